@@ -1,0 +1,1 @@
+"""The state's port and its implementations: memory (replay, tests, training) and Redis."""

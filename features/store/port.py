@@ -1,0 +1,174 @@
+"""The port: what a feature store can do. Synchronous, batched, idempotent by fences.
+
+Two implementations, `memory.MemoryStore` and `redis.RedisStore`, one contract suite (`tests/contracts/`).
+`features/state.py` drives the writes, `features/view.py` the reads; nobody else touches a store.
+
+Words: a *part* is one partition of one input topic. A *mark* (hwm) is the last offset of a part that a shard has
+applied, one per shard and phase; -1 before the first. A *call* is everything one micro-batch changes in one shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.domain import Domain
+
+Phase = Literal["u", "i"]  # user logs first, then items: features/state.py says why
+PHASES: tuple[Phase, Phase] = ("u", "i")
+
+
+class Part(NamedTuple):
+    """One partition of one input topic."""
+
+    topic: str
+    partition: int
+
+
+class StateLost(RuntimeError):
+    """A shard's mark is behind what this process saw applied: the store lost data. Reload marks and seek back."""
+
+
+class StateForeign(RuntimeError):
+    """The state belongs to another log, layout or shard count: stop loudly, never guess."""
+
+
+class StoreAway(ConnectionError):
+    """The store does not answer or refuses to write (full): wait with back-off, nothing is lost. `cause` says why."""
+
+    def __init__(self, cause: str) -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What `meta` fixes for the life of the data: shards, ring columns in order, action codes (never reused)."""
+
+    shards: int
+    columns: tuple[str, ...]
+    action_codes: Mapping[str, int]  # 1..255; 0 is an impression
+
+    def shard_of(self, key: int) -> int:
+        """The logical shard that owns a 64-bit hash."""
+        return key % self.shards
+
+
+@dataclass(frozen=True, slots=True)
+class UserCall:
+    """One shard's user phase: blobs by user hash with the version each was read at (b"" = absent), and counts.
+
+    `counts` are added to the shard's counters under the same fence (applied, repeated, dead_lettered ...).
+    """
+
+    shard: int
+    prev: int
+    last: int
+    puts: Sequence[tuple[int, bytes, bytes]] = ()  # (user hash, expected version, new blob); empty blob: delete
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemOp:
+    """One key's change in the item phase: `kind` is the script's verb, `key` its name within shard, `body` packed."""
+
+    kind: str
+    key: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ItemCall:
+    """One shard's item phase, in offset order per key."""
+
+    shard: int
+    prev: int
+    last: int
+    ops: Sequence[ItemOp] = ()
+
+
+class Reply(NamedTuple):
+    """A call's outcome. `mark`: the shard's mark now. `losers`: users whose version moved; then nothing was written."""
+
+    applied: bool
+    mark: int
+    losers: tuple[int, ...] = ()
+
+
+class Beat(NamedTuple):
+    """One mark to verify (`prev == last`) or to move over offsets that held nothing for the shard."""
+
+    phase: Phase
+    part: Part
+    prev: int
+    last: int
+
+
+class FeatureStore(Protocol):
+    """See the module. Every method may raise `StoreAway`; a failed call wrote nothing or is told apart by its mark."""
+
+    def open(self, domain: Domain) -> Layout:
+        """Check or create `meta`; raises `StateForeign` when it contradicts `domain` or the shard count."""
+        ...
+
+    def bind_log(self, topic: str, identity: str) -> None:
+        """Remember the topic's identity; raises `StateForeign` when the state was built from another log."""
+        ...
+
+    def marks(self, phase: Phase, part: Part) -> NDArray[np.int64]:
+        """int64[shards]: the marks; -2 where the field is missing (never begun, or lost)."""
+        ...
+
+    def begin(self, part: Part, start: int) -> None:
+        """First assignment ever: write start-1 into every missing mark of both phases, and remember `start`."""
+        ...
+
+    def started_at(self, part: Part) -> int | None:
+        """The `start` that `begin` remembered, None if the part was never begun."""
+        ...
+
+    def commit_users(self, part: Part, calls: Sequence[UserCall]) -> list[Reply]: ...
+
+    def commit_items(self, part: Part, calls: Sequence[ItemCall]) -> list[Reply]: ...
+
+    def beat(self, beats: Mapping[int, Sequence[Beat]]) -> list[tuple[int, Beat, int]]:
+        """Per shard, compare-and-set marks; returns (shard, beat, actual mark) of those that did not match."""
+        ...
+
+    def counts(self) -> dict[str, int]:
+        """The counters of all shards added up: `applied:<topic>`, `repeated:<topic>`, `dead_lettered:<topic>` ..."""
+        ...
+
+    def read_users(self, users: Sequence[int]) -> list[bytes]: ...
+
+    def read_rings(self, items: Sequence[int]) -> list[bytes]: ...
+
+    def read_records(self, items: Sequence[int]) -> list[bytes]: ...
+
+    def read_co_visited(self, items: Sequence[int]) -> list[bytes]: ...
+
+    def read_sessions(self, items: Sequence[int]) -> list[bytes]: ...
+
+    def read_value_rings(self, values: Sequence[tuple[str, str]]) -> list[bytes]:
+        """Rings of attribute values (attribute, value), where the domain says `rate = true`."""
+        ...
+
+    def read_global(self) -> bytes: ...
+
+    def read_top(self, name: str, k: int) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
+        """The best k of a bounded list over all shards, best first (score, then hash): "top", "new", "a:<attr>:<value>"."""
+        ...
+
+    def scan(self, kind: Literal["u", "i", "r", "g"]) -> Sequence[tuple[str, bytes]]:
+        """All keys of a kind with their values, for the digest: user logs, item rings, item records, global ring."""
+        ...
+
+    def ping(self) -> Mapping[str, str]:
+        """Server facts for doctor: version, policy, memory, persistence. The memory store says so of itself."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,180 @@
+"""All settings, read once: defaults <- one TOML file <- HEADRACE_* environment variables.
+
+`deploy/worker.toml` is the manual: every key below stands there with a comment (a test checks it). An unknown or
+mistyped key is a `ConfigError` that names it. Secrets come from the environment or a file, never the command line.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from features.domain import Action, Attribute, Context, Domain
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Millis = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class ConfigError(ValueError):
+    """A setting that is unknown, mistyped or contradicts another; the message names it."""
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Every section refuses unknown keys."""
+
+
+class Kafka(Section):
+    """The broker and how the worker reads and writes it."""
+
+    bootstrap: str = "127.0.0.1:9092"
+    group: str = "headrace"
+    topic_prefix: str = ""
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    sasl_username: str = ""
+    sasl_password_file: str = ""
+    ssl_ca_file: str = ""
+    session_timeout_ms: Positive = 6_000
+    heartbeat_ms: Positive = 1_500
+    commit_interval_ms: Positive = 500
+    fetch_wait_ms: Positive = 500
+    fetch_max_bytes: Positive = 17_000_000
+    message_max_bytes: Positive = 16_777_216
+    linger_ms: Millis = 0
+    delivery_timeout_ms: Positive = 30_000
+
+
+class Redis(Section):
+    """The state. `shards` and `app` are fixed for the life of the data."""
+
+    url: str = "redis://127.0.0.1:6379/0"
+    password_file: str = ""
+    app: str = "headrace"
+    shards: Annotated[int, msgspec.Meta(ge=1, le=256)] = 16
+    timeout_ms: Positive = 2_000
+    beat_ms: Positive = 1_000
+
+
+class Recommend(Section):
+    """The answer: how many, from where, how fresh."""
+
+    k: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
+    candidates_max: Annotated[int, msgspec.Meta(ge=1, le=5000)] = 200
+    quotas: dict[str, float] = msgspec.field(
+        default_factory=lambda: {
+            "session_neighbours": 0.35,
+            "co_visited": 0.25,
+            "history": 0.1,
+            "affinity": 0.1,
+            "trending": 0.15,
+            "new": 0.05,
+        }
+    )
+    filters: list[str] = msgspec.field(default_factory=lambda: ["available"])
+    blocked_items: list[str] = msgspec.field(default_factory=list)
+    freshness_ms: Millis = 1_000
+
+
+class Model(Section):
+    """Which ranker serves: the newest good artefact below `directory`/`name`."""
+
+    directory: str = "models"
+    name: str = "ranker"
+    poll_ms: Positive = 1_000
+    cascade_trees: Millis = 0
+    cascade_keep: Positive = 100
+
+
+class Worker(Section):
+    """The process: batches, queues, ports, logs."""
+
+    slice_max: Positive = 500
+    batch_max: Positive = 2_000
+    slices_queued_max: Positive = 8
+    web_host: str = "127.0.0.1"
+    web_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 6066
+    metrics_host: str = "127.0.0.1"
+    metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 9108
+    data_dir: str = "var"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+    watchdog_ms: Positive = 30_000
+
+
+class Settings(Section):
+    """The whole configuration."""
+
+    kafka: Kafka = Kafka()
+    redis: Redis = Redis()
+    recommend: Recommend = Recommend()
+    model: Model = Model()
+    worker: Worker = Worker()
+    actions: tuple[Action, ...] = ()
+    attributes: tuple[Attribute, ...] = ()
+    context: tuple[Context, ...] = ()
+    item_context: tuple[str, ...] = ()
+    session_gap_min: Positive = 30
+    user_retention_days: Positive = 90
+    item_retention_days: Positive = 90
+
+    @property
+    def domain(self) -> Domain:
+        """The part that the features and the recommender see."""
+        return Domain(
+            actions=self.actions,
+            attributes=self.attributes,
+            context=self.context,
+            item_context=self.item_context,
+            session_gap_ms=self.session_gap_min * 60_000,
+            user_retention_ms=self.user_retention_days * 86_400_000,
+            item_retention_ms=self.item_retention_days * 86_400_000,
+        )
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
+    """Settings from `path` (None: defaults) under `environ`'s HEADRACE_<SECTION>_<KEY> variables.
+
+    Raises `ConfigError` naming the file, the variable or the key.
+    """
+    tree = _read(path) if path else {}
+    for variable, value in environ.items():
+        _override(tree, variable, value)
+    try:
+        settings = msgspec.convert(tree, Settings, strict=False)
+        _ = settings.domain
+    except (msgspec.ValidationError, ValueError) as error:
+        raise ConfigError(f"{path or 'settings'}: {error}") from None
+    return settings
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file (`headrace init DIR` writes one)") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+_RESERVED = {"HEADRACE_CONFIG", "HEADRACE_DATA"}
+
+
+def _override(tree: dict[str, Any], variable: str, value: str) -> None:
+    """Lays one HEADRACE_<SECTION>_<KEY> variable over the tree; unknown ones are errors, like unknown keys."""
+    if not variable.startswith("HEADRACE_") or variable in _RESERVED or variable.startswith("HEADRACE_TEST_"):
+        return
+    section, _, key = variable.removeprefix("HEADRACE_").lower().partition("_")
+    kinds: dict[str, type[Section]] = {
+        "kafka": Kafka,
+        "redis": Redis,
+        "recommend": Recommend,
+        "model": Model,
+        "worker": Worker,
+    }
+    if section not in kinds or key not in kinds[section].__struct_fields__:
+        raise ConfigError(f"{variable}: no such setting")
+    tree.setdefault(section, {})[key] = value
