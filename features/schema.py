@@ -181,7 +181,7 @@ _ID_FIELDS = {
 }
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _MISSING = re.compile(r"missing required field `([^`]+)`")
-_BYTE = re.compile(r"\(byte (\d+)\)|position (\d+)")
+_BYTE = re.compile(r"\(byte (\d+)\)")
 _KEY = re.compile(rb'"([a-z_]{1,32})"\s*:')
 _AT = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`")
 
@@ -202,8 +202,11 @@ def decode(topic: str, raw: bytes) -> InputRecord:
         record = _DECODERS[topic].decode(raw)
     except msgspec.ValidationError as error:
         raise _refused(str(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Refused(_field_before(raw, str(error), topic), str(error)) from None
+    except UnicodeDecodeError as error:
+        raise Refused(_field_before(raw[: _not_utf8(raw)], topic), f"not valid UTF-8: {error.reason}") from None
+    except msgspec.DecodeError as error:
+        at = _BYTE.search(str(error))
+        raise Refused(_field_before(raw[: int(at[1])] if at else raw, topic), str(error)) from None
     except RecursionError:
         raise Refused("$", "nested too deeply") from None
     _check_ids(record)
@@ -225,10 +228,17 @@ def _refused(message: str) -> Refused:
     return Refused((at[1] or "$") if at else "$", _AT.sub("", message))
 
 
-def _field_before(raw: bytes, message: str, topic: str) -> str:
+def _not_utf8(raw: bytes) -> int:
+    """Where `raw` stops being UTF-8 (the decoder counts within the string it was reading)."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        return error.start
+    return len(raw)
+
+
+def _field_before(head: bytes, topic: str) -> str:
     """The record's field inside which malformed JSON broke off, `$` when it broke before the first."""
-    at = _BYTE.search(message)
-    head = raw[: int(at[1] or at[2])] if at else raw
     fields = RECORD_OF_TOPIC[topic].__struct_fields__
     names = [name for match in _KEY.findall(head[-TEXT_CHARS_MAX:]) if (name := match.decode()) in fields]
     return names[-1] if names else "$"

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
+from features.view import StateView
 from numpy.typing import NDArray
 
 from features.scene import Floats, Hashes, UserHistory
-from features.view import StateView
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,8 @@ EMPTY = Found(np.empty(0, np.uint64), np.empty(0, np.float32))
 @dataclass(frozen=True, slots=True)
 class Candidates:
     """The merged candidates of one query: items uint64[n], `source` int16[n] (index of the first source that proposed
-    it; -1 = given), scores {source name: float32[n]} (0 where the source does not know the item)."""
+    it; -1 = given), scores {source name: float32[n]} (0 where the source does not know the item).
+    """
 
     items: Hashes
     source: NDArray[np.int16]
@@ -68,4 +69,6 @@ class Filter(Protocol):
 
     name: str
 
-    def keep(self, query: Query, items: Hashes, view: StateView) -> NDArray[np.bool_]: ...
+    def keep(self, query: Query, items: Hashes, view: StateView) -> NDArray[np.bool_]:
+        """bool[n]: which of the candidates may be shown."""
+        ...
