@@ -173,7 +173,7 @@ RECORD_OF_TOPIC: dict[str, type[Any]] = {
     MODEL_CONTROL: ModelControl,
 }
 _DECODERS = {topic: msgspec.json.Decoder(kind) for topic, kind in RECORD_OF_TOPIC.items()}
-_ID_FIELDS = {
+_ID_FIELDS: dict[type[Any], tuple[str, ...]] = {
     UserAction: ("event_id", "user_id", "item_id", "session_id", "impression_id"),
     Impression: ("impression_id", "user_id", "rec_id", "session_id"),
     Item: ("item_id",),

@@ -27,7 +27,7 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Every section refuses unknown keys."""
 
 
-class Kafka(Section):
+class Kafka(Section, frozen=True, forbid_unknown_fields=True):
     """The broker and how the worker reads and writes it."""
 
     bootstrap: str = "127.0.0.1:9092"
@@ -48,7 +48,7 @@ class Kafka(Section):
     delivery_timeout_ms: Positive = 30_000
 
 
-class Redis(Section):
+class Redis(Section, frozen=True, forbid_unknown_fields=True):
     """The state. `shards` and `app` are fixed for the life of the data."""
 
     url: str = "redis://127.0.0.1:6379/0"
@@ -59,7 +59,7 @@ class Redis(Section):
     beat_ms: Positive = 1_000
 
 
-class Recommend(Section):
+class Recommend(Section, frozen=True, forbid_unknown_fields=True):
     """The answer: how many, from where, how fresh."""
 
     k: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
@@ -79,7 +79,7 @@ class Recommend(Section):
     freshness_ms: Millis = 1_000
 
 
-class Model(Section):
+class Model(Section, frozen=True, forbid_unknown_fields=True):
     """Which ranker serves: the newest good artefact below `directory`/`name`."""
 
     directory: str = "models"
@@ -89,7 +89,7 @@ class Model(Section):
     cascade_keep: Positive = 100
 
 
-class Worker(Section):
+class Worker(Section, frozen=True, forbid_unknown_fields=True):
     """The process: batches, queues, ports, logs."""
 
     slice_max: Positive = 500
@@ -105,7 +105,7 @@ class Worker(Section):
     watchdog_ms: Positive = 30_000
 
 
-class Settings(Section):
+class Settings(Section, frozen=True, forbid_unknown_fields=True):
     """The whole configuration."""
 
     kafka: Kafka = Kafka()

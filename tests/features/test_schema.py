@@ -31,7 +31,7 @@ def raw(record: object) -> bytes:
 @pytest.mark.parametrize("topic", list(WHOLE))
 def test_a_whole_record_is_read_and_unknown_fields_are_ignored(topic):
     record = decode(topic, raw({**WHOLE[topic], "something_new": {"deep": [1]}}))
-    assert msgspec.to_builtins(record).items() >= {k: v for k, v in WHOLE[topic].items()}.items()
+    assert msgspec.to_builtins(record).items() >= WHOLE[topic].items()
 
 
 @pytest.mark.parametrize("topic", list(WHOLE))
