@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from features import schema
 from features.schema import Refused, decode
+from tests.broken_records import KINDS, broken, field_of
 
 ACTION = {"event_id": "e", "user_id": "u", "item_id": "i", "action": "view", "ts_ms": 1_000}
 IMPRESSION = {"impression_id": "m", "user_id": "u", "item_ids": ["a", "b"], "ts_ms": 1_000}
@@ -136,3 +137,11 @@ def test_a_time_far_ahead_of_the_log_is_refused_and_a_late_one_is_welcome():
     with pytest.raises(Refused) as refused:
         schema.check_time(record, log_ts_ms=10_000_000 - schema.FUTURE_MS_MAX - 1)
     assert refused.value.field == "ts_ms"
+
+
+@pytest.mark.parametrize("kind", [k for k in KINDS if k not in {"unknown action", "ts_ms a year ahead"}])
+def test_each_known_kind_of_broken_record_names_its_field(kind):
+    with pytest.raises(Refused) as refused:
+        decode(schema.USER_ACTIONS, broken(kind, 3))
+    assert refused.value.field.split("[")[0].split(".")[0] == field_of(kind)
+    assert len(str(refused.value)) < 500
