@@ -139,7 +139,7 @@ class Writer:
             if topic not in MERGE_ORDER:
                 raise DataSetError(f"{topic}: no topic of a data set folder")
             path = self._directory / f"{topic}{SUFFIXES[0]}"
-            stream = cast("BinaryIO", self._stack.enter_context(gzip.open(path, "wb", compresslevel=4)))
+            stream = cast("BinaryIO", self._stack.enter_context(gzip.GzipFile(path, "wb", compresslevel=4)))
             self._streams[topic] = stream
         stream.write(raw + b"\n")
 
