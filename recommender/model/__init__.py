@@ -1,0 +1,1 @@
+"""Models as artefacts: what a directory must hold, how one is trained, which one serves."""
