@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from functools import update_wrapper
 from importlib import import_module
@@ -92,4 +93,5 @@ def with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
 def _expected() -> tuple[type[Exception], ...]:
     """The errors that an operator can mend. Imported late: only a failing command pays."""
     port = import_module("features.store.port")
-    return (ConfigError, DataSetError, port.StateForeign, port.StateLost, port.StoreAway)
+    kafka = (sys.modules["confluent_kafka"].KafkaException,) if "confluent_kafka" in sys.modules else ()
+    return (ConfigError, DataSetError, port.StateForeign, port.StateLost, port.StoreAway, *kafka)

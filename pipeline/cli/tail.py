@@ -1,0 +1,52 @@
+"""`headrace tail`: the recommendations as they come."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import click
+import msgspec
+
+from features.schema import RECOMMENDATIONS, Recommendation
+from pipeline.cli import with_settings
+from pipeline.config import Settings
+from pipeline.kafka.reading import Reader
+
+SHOWN = 5
+_DECODER = msgspec.json.Decoder(Recommendation)
+
+
+@click.command("tail")
+@click.option("--user", help="Only this user's.")
+@click.option("--from-start", is_flag=True, help="From the first one the broker holds; else from now on.")
+@click.option("--limit", type=click.IntRange(min=1), help="End after so many.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), help="End after so many seconds.")
+@click.option("--json", "as_json", is_flag=True, help="Each as the JSON that stands on the topic.")
+@with_settings
+def command(
+    *, settings: Settings, user: str | None, from_start: bool, limit: int | None, timeout_s: float | None, as_json: bool
+) -> None:
+    """Follow the recommendations, readable or as JSON lines."""
+    topic = settings.kafka.topic_prefix + RECOMMENDATIONS
+    shown = 0
+    with Reader(settings.kafka) as reader:
+        for message in reader.follow(topic, from_start=from_start, until_s=timeout_s):
+            raw = message.value() if message else None
+            if raw is None:
+                continue
+            answer = _DECODER.decode(raw)
+            if user is not None and answer.user_id != user:
+                continue
+            click.echo(raw.decode() if as_json else line(answer))
+            shown += 1
+            if shown == limit:
+                return
+
+
+def line(answer: Recommendation) -> str:
+    """One recommendation on one line: when, who, how good, how fast, the first items with their sources."""
+    at = datetime.fromtimestamp(answer.ts_ms / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
+    items = "  ".join(f"{item.item_id} {item.score:.3f} {item.source}" for item in answer.items[:SHOWN])
+    more = f"  +{len(answer.items) - SHOWN}" if len(answer.items) > SHOWN else ""
+    level = f"{answer.level} ({answer.cause})" if answer.cause else answer.level
+    return f"{at}  {answer.user_id}  {level}  {answer.latency_ms:.1f} ms  {items or 'nothing'}{more}"

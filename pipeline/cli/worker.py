@@ -1,0 +1,20 @@
+"""`headrace worker`: one pipeline worker on the configured Kafka and Redis; run more for more partitions."""
+
+from __future__ import annotations
+
+import click
+
+from pipeline.cli import with_settings
+from pipeline.config import Settings
+
+
+@click.command(name="worker")
+@with_settings
+def command(*, settings: Settings) -> None:
+    """Read events, keep the state, publish recommendations, until told to stop.
+
+    Exit codes: 0 told to stop, 70 a promise is broken (the log says which), 75 stalled: start it again.
+    """
+    from pipeline.app import run_worker
+
+    run_worker(settings)

@@ -1,0 +1,100 @@
+"""A plain reader of whole topics, outside every group: for `tail`, `dead-letters` and the doctor. It commits nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from pipeline.config import ConfigError, Kafka
+from pipeline.kafka.clients import confluent
+
+ANSWER_S = 10.0
+POLL_S = 0.2
+BATCH = 500
+FETCH_WAIT_MS = 50  # Tansu sits out the whole wait
+
+
+class Range(NamedTuple):
+    """A partition's first offset and the one after its last."""
+
+    start: int
+    end: int
+
+
+class Reader:
+    """Owns one consumer; a context manager."""
+
+    def __init__(self, settings: Kafka) -> None:
+        self._consumer = Consumer(
+            {
+                **confluent(settings),
+                "group.id": f"{settings.group}-reader",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "error",
+                "fetch.wait.max.ms": FETCH_WAIT_MS,
+                "enable.partition.eof": True,
+                "fetch.max.bytes": settings.fetch_max_bytes,
+                "max.partition.fetch.bytes": settings.fetch_max_bytes,
+                "receive.message.max.bytes": settings.fetch_max_bytes + 1_000_000,
+            }
+        )
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._consumer.close()
+
+    def ranges(self, topic: str) -> dict[int, Range]:
+        """What the broker holds of each partition. Raises `ConfigError` where the topic is missing."""
+        described = self._consumer.list_topics(topic, timeout=ANSWER_S).topics[topic]
+        if described.error is not None or not described.partitions:
+            raise ConfigError(f"{topic}: the broker has no such topic (`headrace topics create` makes it)")
+        return {
+            partition: Range(*self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_S))
+            for partition in sorted(described.partitions)
+        }
+
+    def existing(self, topic: str) -> Iterator[Message]:
+        """Every record the topic holds now, in offset order per partition; then it ends."""
+        return self.to_end(topic, {partition: held.start for partition, held in self.ranges(topic).items()})
+
+    def to_end(self, topic: str, starts: Mapping[int, int]) -> Iterator[Message]:
+        """The records of the partitions from their start offsets to their ends as the fetches tell them.
+
+        Not to the ends that `ranges` gives: Tansu's ListOffsets is behind by up to one batch.
+        """
+        self._consumer.assign([TopicPartition(topic, partition, start) for partition, start in starts.items()])
+        left = set(starts)
+        while left:
+            messages, ended = self._consume()
+            left -= ended
+            yield from messages
+
+    def follow(self, topic: str, *, from_start: bool, until_s: float | None) -> Iterator[Message | None]:
+        """What comes in from now on (or from the first record held), None while nothing does; ends after `until_s`."""
+        ranges = self.ranges(topic)
+        starts = [TopicPartition(topic, at, held.start if from_start else held.end) for at, held in ranges.items()]
+        self._consumer.assign(starts)
+        end_s = None if until_s is None else time.monotonic() + until_s
+        while end_s is None or time.monotonic() < end_s:
+            messages, _ = self._consume()
+            yield from messages or (None,)
+
+    def _consume(self) -> tuple[list[Message], set[int]]:
+        """The next records, and the partitions whose end was reached."""
+        messages, ended = [], set()
+        for message in self._consumer.consume(BATCH, timeout=POLL_S):
+            error = message.error()
+            if error is None:
+                messages.append(message)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                ended.add(message.partition() or 0)
+            else:
+                raise KafkaException(error)
+        return messages, ended
