@@ -68,6 +68,7 @@ class Ledger:
         self._early: dict[str, float] = {}
         self._seen: set[int] = set()
         self._published: Counter[str] = Counter()
+        self._ends: dict[tuple[str, int], int] = {}
         self._levels: Counter[str] = Counter()
         self._failed = self._triggers = self._answered = self._repeats = self._older = 0
         self._measured_from_s = 0.0
@@ -91,6 +92,7 @@ class Ledger:
         """A record stands in the log since a send at `at_s`; `user_id` is given where it triggers an answer."""
         with self._lock:
             self._published[topic] += 1
+            self._ends[topic, partition] = max(offset, self._ends.get((topic, partition), -1))
             if user_id is None:
                 return
             self._triggers += 1
@@ -154,6 +156,11 @@ class Ledger:
         """Delivered records by topic."""
         with self._lock:
             return dict(self._published)
+
+    def ends(self) -> dict[tuple[str, int], int]:
+        """The last delivered offset by (topic, partition)."""
+        with self._lock:
+            return dict(self._ends)
 
     def latency(self, *, recent: bool = False) -> Latency:
         """Quantiles over all measured triggers, or over the newest 4 000."""
