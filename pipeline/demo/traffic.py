@@ -26,7 +26,6 @@ from features.schema import (
     Recommendation,
     RecommendationRequest,
     Refused,
-    UserAction,
     check_time,
     decode,
 )
@@ -67,13 +66,13 @@ class Phase:
 class Judge:
     """Makes posts of records and knows which ones trigger an answer, by the rules that the worker has in its settings.
 
-    A record that breaks the contract, an action that nobody configured and a known event_id trigger nothing.
+    A record that breaks the contract and an action that nobody configured trigger nothing. A known event_id does: the
+    record stands in the log, and whoever sent it again may not have got the first answer.
     """
 
     def __init__(self, domain: Domain) -> None:
         self.titles: dict[str, str] = {}
         self._triggers = frozenset(action.name for action in domain.actions if action.trigger)
-        self._known: set[int] = set()
 
     def post(self, record: InputRecord, raw: bytes | None = None) -> Post:
         """The post of a record that keeps the contract."""
@@ -87,7 +86,7 @@ class Judge:
             return Post(topic, key, raw, record.user_id, record.request_id)
         if isinstance(record, Impression):
             return Post(topic, key, raw)
-        return Post(topic, key, raw, record.user_id if self._is_trigger(record) else None)
+        return Post(topic, key, raw, record.user_id if record.action in self._triggers else None)
 
     def post_of_row(self, row: Row, *, log_ts_ms: int) -> Post:
         """The post of a data set's line, whether it keeps the contract or not."""
@@ -97,15 +96,6 @@ class Judge:
         except Refused:
             return Post(row.topic, None, row.raw)
         return self.post(record, row.raw)
-
-    def _is_trigger(self, record: UserAction) -> bool:
-        if record.action not in self._triggers:
-            return False
-        name = hash((record.user_id, record.event_id))
-        if name in self._known:
-            return False
-        self._known.add(name)
-        return True
 
     def _title(self, record: Item) -> None:
         attributes = record.attributes or {}
