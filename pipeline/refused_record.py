@@ -1,0 +1,42 @@
+"""A dead letter read back: what was refused, why, and where it stands in the log."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from confluent_kafka import Message
+
+
+class RefusedRecord(NamedTuple):
+    """One dead letter. `sha256` is set where `value` is only the head of what was refused."""
+
+    offset: int
+    reason: str
+    field: str
+    topic: str
+    source_partition: int
+    source_offset: int
+    key: bytes | None
+    value: bytes | None
+    sha256: str
+
+    @property
+    def cut(self) -> bool:
+        """Whether the value is only the head of the record's."""
+        return bool(self.sha256)
+
+
+def refused_record(message: Message) -> RefusedRecord:
+    """The dead letter in a message of the dead letter topic; absent headers read as empty."""
+    headers = {name: bytes(value or b"").decode("utf-8", "replace") for name, value in message.headers() or ()}
+    return RefusedRecord(
+        offset=message.offset() or 0,
+        reason=headers.get("reason", ""),
+        field=headers.get("field", ""),
+        topic=headers.get("topic", ""),
+        source_partition=int(headers.get("partition") or 0),
+        source_offset=int(headers.get("offset") or 0),
+        key=message.key(),
+        value=message.value(),
+        sha256=headers.get("sha256", ""),
+    )
