@@ -32,6 +32,10 @@ class Part(NamedTuple):
 class StateLost(RuntimeError):
     """A shard's mark is behind what this process saw applied: the store lost data. Reload marks and seek back."""
 
+    def __init__(self, message: str, part: Part) -> None:
+        super().__init__(message)
+        self.part = part
+
 
 class StateForeign(RuntimeError):
     """The state belongs to another log, layout or shard count: stop loudly, never guess."""
@@ -72,8 +76,7 @@ class UserCall:
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class ItemOp:
+class ItemOp(NamedTuple):
     """One key's change in the item phase: `kind` is the script's verb, `key` its name within shard, `body` packed."""
 
     kind: str

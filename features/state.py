@@ -1,0 +1,334 @@
+"""The exact rolling state: applies micro-batches of one log partition to a store, each event once, whatever happens.
+
+**Users first, then items.** A micro-batch makes two fenced calls a shard. The user phase writes the users' logs, the
+item phase what the accepted events do to items. Each call compares and sets its own mark (the last offset applied), so
+a retry, a zombie or a replayed request writes nothing twice. Users go first because the log is what tells a repeat from
+an event: two workers that get one event through two partitions both write the user's log, one of them loses the
+comparison of versions, reads again and finds the repeat before any item was touched.
+
+**Redo.** After a crash between the phases, or when the store lost its tail, events are folded again. A record in a
+user's log carries a tag of the log record that put it there, so its own events are told from repeats: they have the
+same effects as the first time, and each item shard takes those beyond its own mark.
+
+**Marks lag.** A batch moves the marks of shards that it has something for, or that lie more than 1000 offsets behind;
+`beat` moves the rest. Starting from the smallest mark is always safe: what a shard has, its mark keeps out.
+
+Limits, stated: a repeat older than the 256 newest events of its user (64 newest impressions) is not recognised. In a
+cluster whose nodes lose tails of different age, an event that came through two partitions may count twice or not at
+all for an item; in one Redis it cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.domain import Domain
+from features.facts import Fact, Forget, Gone, Record
+from features.fold import Effect, Folded, Rules, fold, rules_of
+from features.ids import hash64
+from features.item_ops import Operations, Values, ValuesOf, record_ops, values_of
+from features.schema import Impression, Item, RecommendationRequest, UserAction
+from features.store.port import (
+    PHASES,
+    Beat,
+    FeatureStore,
+    ItemCall,
+    ItemOp,
+    Layout,
+    Part,
+    Phase,
+    Reply,
+    StateForeign,
+    StateLost,
+    StoreAway,
+    UserCall,
+)  # fmt: skip
+from features.user_log import version
+
+__all__ = ["Applied", "Fact", "Forget", "Gone", "Record", "Resume", "State"]
+
+LAG_MAX = 1_000  # offsets that a shard's mark may lie behind before a batch moves it
+TRIES_MAX = 64  # rounds of one phase: each is lost only to another writer's progress
+VALUES_CACHED_MAX = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """`fresh` bool[facts]: changed the state, in this or an earlier try (False: a repeat). `users`: the log after the
+    batch of every user whom a fact names.
+    """
+
+    fresh: NDArray[np.bool_]
+    users: Mapping[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Where to start reading, and the offset that the first batch should reach: up to `hold_to` the user logs may
+    already stand, and one batch over them rebuilds the items' neighbour lists byte by byte.
+    """
+
+    start: int
+    hold_to: int
+
+
+@dataclass(slots=True)
+class _Held:
+    marks: dict[Phase, list[int]]
+    done: int  # last offset applied everywhere, or with nothing for the shards behind it
+
+
+@dataclass(slots=True)
+class _Batch:
+    """One `apply` under way."""
+
+    part: Part
+    facts: Sequence[Fact]
+    last: int
+    fresh: NDArray[np.bool_]
+    by_user: dict[int, dict[str, list[int]]] = field(default_factory=dict)  # shard -> user -> indices of facts
+    counted: dict[int, list[int]] = field(default_factory=dict)  # shard -> indices of facts without a user's log
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    folded: dict[str, Folded] = field(default_factory=dict)
+
+
+class State:
+    """Drives one store. One thread; many parts. `values_of_items` gives the attribute lists and rings of items by
+    hash; by default it reads the items' records.
+    """
+
+    def __init__(self, store: FeatureStore, domain: Domain, *, values_of_items: ValuesOf | None = None) -> None:
+        self._store = store
+        self._domain = domain
+        self.layout: Layout = store.open(domain)
+        self._rules: Rules = rules_of(domain, self.layout)
+        self._held: dict[Part, _Held] = {}
+        self._values: dict[bytes, Values] = {}
+        listed = any(attribute.candidates or attribute.rate for attribute in domain.attributes)
+        self._values_of = values_of_items or (self._values_of_records if listed else _no_values)
+
+    def resume(self, part: Part, *, committed: int | None, log_start: int) -> Resume:
+        """Takes a part: loads its marks, beginning it at `log_start` if it never began.
+
+        Raises `StateForeign` when the log no longer reaches back to where the state has to go on.
+        """
+        started = self._store.started_at(part)
+        marks = self._marks(part)
+        if started is None or any(mark == -2 for phase in PHASES for mark in marks[phase]):
+            self._store.begin(part, log_start if started is None else started)
+            marks = self._marks(part)
+        lowest = min(min(marks[phase]) for phase in PHASES)
+        if lowest + 1 < log_start:
+            raise StateForeign(
+                f"{part.topic}-{part.partition}: the state has to go on from offset {lowest + 1}, but the log no "
+                f"longer reaches back before {log_start}: `headrace rebuild`"
+            )
+        start = max(log_start, lowest + 1 if committed is None else min(committed, lowest + 1))
+        self._held[part] = _Held(marks, start - 1)
+        return Resume(start, max(marks["u"]))
+
+    def release(self, part: Part) -> None:
+        """Lets a part go; its marks stay in the store."""
+        self._held.pop(part, None)
+
+    def position(self, part: Part) -> int:
+        """The next offset that is not yet applied everywhere."""
+        return self._held[part].done + 1
+
+    def apply(self, part: Part, facts: Sequence[Fact], *, last: int) -> Applied:
+        """Applies facts in ascending order of offset; offsets up to `last` without a fact hold nothing.
+
+        Returns when the state is safe in the store. Raises `StateLost` when the store is behind what was applied
+        (resume), `StoreAway` when it does not answer (call again with the same facts; nothing counts twice).
+        """
+        held = self._held[part]
+        batch = _sorted_out(part, facts, last, self.layout.shards)
+        self._user_phase(held, batch)
+        self._item_phase(held, batch)
+        held.done = max(held.done, last)
+        return Applied(batch.fresh, batch.blobs)
+
+    def beat(self) -> None:
+        """Verifies all marks of all held parts, and moves those that had nothing to do.
+
+        Raises `StateLost`, with `part`, when one is behind what this process saw applied.
+        """
+        beats: dict[int, list[Beat]] = {shard: [] for shard in range(self.layout.shards)}
+        for part, held in self._held.items():
+            for phase in PHASES:
+                for shard, mark in enumerate(held.marks[phase]):
+                    beats[shard].append(Beat(phase, part, mark, max(mark, held.done)))
+        if not self._held:
+            return
+        missed = self._store.beat(beats)
+        for held in self._held.values():
+            for phase in PHASES:
+                held.marks[phase] = [max(mark, held.done) for mark in held.marks[phase]]
+        for shard, beat, mark in missed:
+            self._see(beat.part, beat.phase, shard, believed=beat.prev, mark=mark)
+
+    def _marks(self, part: Part) -> dict[Phase, list[int]]:
+        return {phase: self._store.marks(phase, part).tolist() for phase in PHASES}
+
+    def _see(self, part: Part, phase: Phase, shard: int, *, believed: int, mark: int) -> None:
+        """Takes note of a mark that is not what was believed: ahead is somebody's progress, behind is a loss."""
+        if mark < believed:
+            name = f"{part.topic}-{part.partition}"
+            raise StateLost(f"shard {shard} has {phase} mark {mark} of {name}, this process saw {believed}", part)
+        self._held[part].marks[phase][shard] = mark
+
+    # --- users ---
+
+    def _user_phase(self, held: _Held, batch: _Batch) -> None:
+        marks = held.marks["u"]
+        pending = set(batch.by_user) | set(batch.counted)
+        pending.update(shard for shard, mark in enumerate(marks) if batch.last - mark > LAG_MAX)
+        stale = {user for shard in pending for user in batch.by_user.get(shard, ())}
+        for _ in range(TRIES_MAX):
+            self._fold(batch, marks, stale)
+            calls = [
+                call
+                for shard in sorted(pending)
+                if marks[shard] < batch.last
+                and ((call := self._user_call(batch, shard, marks[shard])).puts or call.counts or _lags(call))
+            ]
+            replies = self._store.commit_users(batch.part, calls) if calls else []
+            pending, stale = self._settle_users(batch, calls, replies)
+            if not pending:
+                return
+        raise StoreAway(f"{batch.part.topic}-{batch.part.partition}: lost {TRIES_MAX} races for users' logs")
+
+    def _fold(self, batch: _Batch, marks: Sequence[int], users: Iterable[str]) -> None:
+        """Reads the logs of these users and folds their facts."""
+        users = list(users)
+        hashes = [hash64(user) for user in users]
+        for user, key, blob in zip(users, hashes, self._store.read_users(hashes) if users else (), strict=True):
+            shard = self.layout.shard_of(key)
+            indices = batch.by_user[shard][user]
+            facts = [batch.facts[index] for index in indices]
+            batch.blobs[user] = blob
+            if facts:
+                folded = fold(blob, facts, partition=batch.part.partition, mark=marks[shard], rules=self._rules)
+                batch.folded[user] = folded
+                batch.fresh[indices] = folded.fresh
+
+    def _user_call(self, batch: _Batch, shard: int, mark: int) -> UserCall:
+        puts = []
+        counts = {"applied": 0, "repeated": 0, "dead_lettered": 0}
+        for user in batch.by_user.get(shard, ()):
+            folded = batch.folded.get(user)
+            if folded is None:
+                continue
+            counts["applied"] += folded.applied
+            counts["repeated"] += folded.repeated
+            read = batch.blobs[user]
+            if folded.blob != read:
+                puts.append((hash64(user), version(read), folded.blob))
+        for index in batch.counted.get(shard, ()):
+            offset, record = batch.facts[index]
+            if offset > mark:
+                counts["dead_lettered" if record is None else "applied"] += 1
+        topic = batch.part.topic
+        named = {f"{name}:{topic}": count for name, count in counts.items() if count}
+        return UserCall(shard, mark, batch.last, puts, named)
+
+    def _settle_users(
+        self, batch: _Batch, calls: Sequence[UserCall], replies: Sequence[Reply]
+    ) -> tuple[set[int], set[str]]:
+        """Takes the replies in; returns the shards to call again and the users to fold again."""
+        marks = self._held[batch.part].marks["u"]
+        pending: set[int] = set()
+        stale: set[str] = set()
+        for call, reply in zip(calls, replies, strict=True):
+            users = batch.by_user.get(call.shard, {})
+            if reply.applied:
+                marks[call.shard] = call.last
+                batch.blobs.update((user, batch.folded[user].blob) for user in users if user in batch.folded)
+                continue
+            pending.add(call.shard)
+            if reply.mark == call.prev:
+                losers = set(reply.losers)
+                stale.update(user for user in users if hash64(user) in losers)
+            else:
+                self._see(batch.part, "u", call.shard, believed=call.prev, mark=reply.mark)
+                stale.update(users)
+        return pending, stale
+
+    # --- items ---
+
+    def _item_phase(self, held: _Held, batch: _Batch) -> None:
+        marks = held.marks["i"]
+        effects = sorted(effect for folded in batch.folded.values() for effect in folded.effects)
+        values = self._values_of([item for effect in effects for item, _ in effect.items]) if effects else {}
+        only: set[int] | None = None
+        for _ in range(TRIES_MAX):
+            calls = [
+                ItemCall(shard, marks[shard], batch.last, ops)
+                for shard, ops in enumerate(self._operations(batch, effects, marks, values))
+                if (only is None or shard in only)
+                and marks[shard] < batch.last
+                and (ops or batch.last - marks[shard] > LAG_MAX)
+            ]
+            replies = self._store.commit_items(batch.part, calls) if calls else []
+            only = set()
+            for call, reply in zip(calls, replies, strict=True):
+                if reply.applied:
+                    marks[call.shard] = call.last
+                else:
+                    self._see(batch.part, "i", call.shard, believed=call.prev, mark=reply.mark)
+                    only.add(call.shard)
+            if not only:
+                return
+        raise StoreAway(f"{batch.part.topic}-{batch.part.partition}: lost {TRIES_MAX} races for items")
+
+    def _operations(
+        self, batch: _Batch, effects: Sequence[Effect], marks: Sequence[int], values: Mapping[int, Values]
+    ) -> list[list[ItemOp]]:
+        entries = [(offset, entry) for offset, entry in batch.facts if isinstance(entry, (Item, Gone))]
+        if entries:
+            return record_ops(entries, marks)
+        operations = Operations(marks, values)
+        operations.take(effects)
+        return operations.packed()
+
+    def _values_of_records(self, items: Sequence[int]) -> Mapping[int, Values]:
+        """Reads the items' records; a record is decoded once as long as it stays in the cache."""
+        distinct = list(dict.fromkeys(items))
+        if len(self._values) > VALUES_CACHED_MAX:
+            self._values.clear()
+        found = {}
+        for item, record in zip(distinct, self._store.read_records(distinct), strict=True):
+            values = self._values.get(record)
+            if values is None:
+                values = self._values[record] = values_of(record, self._domain)
+            found[item] = values
+        return found
+
+
+def _lags(call: UserCall) -> bool:
+    return call.last - call.prev > LAG_MAX
+
+
+def _no_values(items: Sequence[int]) -> Mapping[int, Values]:
+    del items
+    return {}
+
+
+def _sorted_out(part: Part, facts: Sequence[Fact], last: int, shards: int) -> _Batch:
+    """Which shard has to do with which fact: a user's log, a catalogue entry's item; the rest is counted in shard 0."""
+    batch = _Batch(part, facts, last, np.ones(len(facts), np.bool_))
+    for index, (_, record) in enumerate(facts):
+        if isinstance(record, (UserAction, Impression, Forget)):
+            users = batch.by_user.setdefault(hash64(record.user_id) % shards, {})
+            users.setdefault(record.user_id, []).append(index)
+            continue
+        shard = hash64(record.item_id) % shards if isinstance(record, (Item, Gone)) else 0
+        batch.counted.setdefault(shard, []).append(index)
+        if isinstance(record, RecommendationRequest):
+            users = batch.by_user.setdefault(hash64(record.user_id) % shards, {})
+            users.setdefault(record.user_id, [])
+    return batch

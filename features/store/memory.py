@@ -1,0 +1,245 @@
+"""The store in this process's memory: replay, training and tests. The reference that the Redis scripts must equal.
+
+Not durable, one process, no TTL: a key never expires, which changes no feature (`layout.ttl_s`).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features import item_record, neighbours, rings, user_log
+from features.domain import Domain
+from features.ids import hash64
+from features.item_ops import value_name
+from features.store import layout as names
+from features.store.port import PHASES, Beat, ItemCall, ItemOp, Layout, Part, Phase, Reply, StateForeign, UserCall
+from features.top_score import NOTHING, top_score
+
+MISSING = -2
+
+
+@dataclass(slots=True)
+class Shard:
+    """One shard's keys by kind, its marks and its counters."""
+
+    marks: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    users: dict[int, bytes] = field(default_factory=dict)
+    rings: dict[str, bytearray] = field(default_factory=dict)
+    value_rings: dict[str, bytearray] = field(default_factory=dict)
+    sessions: dict[str, bytearray] = field(default_factory=dict)
+    co_visited: dict[str, bytearray] = field(default_factory=dict)
+    records: dict[str, bytes] = field(default_factory=dict)
+    tops: dict[str, dict[int, float]] = field(default_factory=dict)
+    world: bytearray = field(default_factory=bytearray)
+
+
+class MemoryStore:
+    """`FeatureStore` over dicts."""
+
+    def __init__(self, shards: int = 16) -> None:
+        self._count = shards
+        self._shards = [Shard() for _ in range(shards)]
+        self._meta: dict[str, str] = {}
+        self._starts: dict[Part, int] = {}
+        self._columns = 0
+        self._weights: tuple[float, ...] = ()
+
+    def open(self, domain: Domain) -> Layout:
+        names.check_meta(self._meta, shards=self._count, generation=1, columns=domain.columns)
+        self._meta.update({"format": names.FORMAT, "shards": str(self._count)})
+        self._meta["columns:1"] = names.columns_text(domain.columns)
+        for action in domain.actions:
+            codes = names.codes_of(self._meta, 1)
+            if action.name not in codes:
+                self._meta[f"action:1:{names.free_code(codes)}"] = action.name
+        self._columns = len(domain.columns)
+        self._weights = names.weights(domain)
+        return names.layout_of(domain, self._meta, shards=self._count, generation=1)
+
+    def bind_log(self, topic: str, identity: str) -> None:
+        known = self._meta.setdefault(f"log:1:{topic}", identity)
+        if known != identity:
+            raise StateForeign(f"the state was built from another log of {topic}: {known}, not {identity}")
+
+    def marks(self, phase: Phase, part: Part) -> NDArray[np.int64]:
+        name = names.mark_field(phase, part)
+        return np.array([shard.marks.get(name, MISSING) for shard in self._shards], np.int64)
+
+    def begin(self, part: Part, start: int) -> None:
+        for shard in self._shards:
+            for phase in PHASES:
+                shard.marks.setdefault(names.mark_field(phase, part), start - 1)
+        self._starts.setdefault(part, start)
+
+    def started_at(self, part: Part) -> int | None:
+        return self._starts.get(part)
+
+    def commit_users(self, part: Part, calls: Sequence[UserCall]) -> list[Reply]:
+        return [self._users_call(names.mark_field("u", part), call) for call in calls]
+
+    def commit_items(self, part: Part, calls: Sequence[ItemCall]) -> list[Reply]:
+        return [self._items_call(names.mark_field("i", part), call) for call in calls]
+
+    def _users_call(self, name: str, call: UserCall) -> Reply:
+        shard = self._shards[call.shard]
+        mark = shard.marks.get(name, MISSING)
+        if mark != call.prev:
+            return Reply(applied=False, mark=mark)
+        losers = tuple(
+            user for user, expected, _ in call.puts if user_log.version(shard.users.get(user, b"")) != expected
+        )
+        if losers:
+            return Reply(applied=False, mark=mark, losers=losers)
+        for user, _, blob in call.puts:
+            if blob:
+                shard.users[user] = blob
+            else:
+                shard.users.pop(user, None)
+        for counter, count in call.counts.items():
+            shard.counts[counter] = shard.counts.get(counter, 0) + count
+        shard.marks[name] = call.last
+        return Reply(applied=True, mark=call.last)
+
+    def _items_call(self, name: str, call: ItemCall) -> Reply:
+        shard = self._shards[call.shard]
+        mark = shard.marks.get(name, MISSING)
+        if mark != call.prev:
+            return Reply(applied=False, mark=mark)
+        for op in call.ops:
+            self._apply(shard, op)
+        shard.marks[name] = call.last
+        return Reply(applied=True, mark=call.last)
+
+    def _apply(self, shard: Shard, op: ItemOp) -> None:
+        if op.kind == "i":
+            self._add_item(shard, op)
+        elif op.kind == "g":
+            shard.world = self._add(shard.world, op.body)
+        elif op.kind == "c":
+            shard.value_rings[op.key] = self._add(shard.value_rings.get(op.key), op.body)
+        elif op.kind == "s":
+            neighbours.touch(shard.sessions.setdefault(op.key, bytearray()), op.body)
+        elif op.kind == "v":
+            neighbours.follow(shard.co_visited.setdefault(op.key, bytearray()), op.body)
+        elif op.kind == "r":
+            _put_record(shard, op)
+        else:
+            raise ValueError(f"no such kind of op: {op.kind}")
+
+    def _add(self, ring: bytearray | None, body: bytes) -> bytearray:
+        lists_at = 2 + int.from_bytes(body[:2], "big") * rings.DELTA.size
+        name = body[lists_at + 1 + 8 * body[lists_at] :]
+        return rings.add(bytearray() if ring is None else ring, self._columns, body[2:lists_at], name)
+
+    def _add_item(self, shard: Shard, op: ItemOp) -> None:
+        ring = shard.rings[op.key] = self._add(shard.rings.get(op.key), op.body)
+        score = top_score(ring, self._weights)
+        if score == NOTHING:
+            return
+        item = int(op.key, 16)
+        _rank(shard, "top", item, score, names.TOP_MAX)
+        at = 2 + int.from_bytes(op.body[:2], "big") * rings.DELTA.size
+        for index in range(op.body[at]):
+            listed = op.body[at + 1 + 8 * index : at + 9 + 8 * index]
+            _rank(shard, f"a:{listed.hex()}", item, score, names.VALUE_LIST_MAX)
+
+    def beat(self, beats: Mapping[int, Sequence[Beat]]) -> list[tuple[int, Beat, int]]:
+        missed = []
+        for index, wanted in beats.items():
+            marks = self._shards[index].marks
+            for beat in wanted:
+                name = names.mark_field(beat.phase, beat.part)
+                mark = marks.get(name, MISSING)
+                if mark == beat.prev:
+                    marks[name] = beat.last
+                else:
+                    missed.append((index, beat, mark))
+        return missed
+
+    def counts(self) -> dict[str, int]:
+        total: dict[str, int] = {}
+        for shard in self._shards:
+            for counter, count in shard.counts.items():
+                total[counter] = total.get(counter, 0) + count
+        return total
+
+    def read_users(self, users: Sequence[int]) -> list[bytes]:
+        shards, count = self._shards, self._count
+        return [shards[user % count].users.get(user, b"") for user in users]
+
+    def read_rings(self, items: Sequence[int]) -> list[bytes]:
+        return [bytes(self._of(item).rings.get(f"{int(item):016x}", b"")) for item in items]
+
+    def read_records(self, items: Sequence[int]) -> list[bytes]:
+        return [self._of(item).records.get(f"{int(item):016x}", b"") for item in items]
+
+    def read_co_visited(self, items: Sequence[int]) -> list[bytes]:
+        return [bytes(self._of(item).co_visited.get(f"{int(item):016x}", b"")) for item in items]
+
+    def read_sessions(self, items: Sequence[int]) -> list[bytes]:
+        return [bytes(self._of(item).sessions.get(f"{int(item):016x}", b"")) for item in items]
+
+    def read_value_rings(self, values: Sequence[tuple[str, str]]) -> list[bytes]:
+        hashes = [hash64(value_name(*value)) for value in values]
+        return [bytes(self._of(value).value_rings.get(f"{value:016x}", b"")) for value in hashes]
+
+    def read_global(self) -> bytes:
+        return bytes(self._shards[0].world)
+
+    def read_top(self, name: str, k: int) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
+        key, most = names.top_key(name), _most(name)
+        found = [
+            (-score, item) for shard in self._shards for score, item in _best(shard.tops.get(key, {}), min(k, most))
+        ]
+        best = heapq.nsmallest(k, found)
+        return np.array([item for _, item in best], np.uint64), np.array([-score for score, _ in best], np.float64)
+
+    def scan(self, kind: Literal["u", "i", "r", "g"]) -> Sequence[tuple[str, bytes]]:
+        if kind == "g":
+            return [("", self.read_global())] if self._shards[0].world else []
+        if kind == "u":
+            return [(f"{user:016x}", blob) for shard in self._shards for user, blob in shard.users.items()]
+        if kind == "i":
+            return [(key, bytes(ring)) for shard in self._shards for key, ring in shard.rings.items()]
+        return [(key, blob) for shard in self._shards for key, blob in shard.records.items()]
+
+    def ping(self) -> Mapping[str, str]:
+        return {"server": "memory", "persistence": "none"}
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+    def _of(self, key: int) -> Shard:
+        return self._shards[int(key) % self._count]
+
+
+def _put_record(shard: Shard, op: ItemOp) -> None:
+    blob = shard.records[op.key] = item_record.merged(shard.records.get(op.key, b""), op.body)
+    _, first_ts_ms, flags, _ = item_record.HEAD.unpack_from(blob)
+    if flags & item_record.GONE:
+        shard.tops.get("new", {}).pop(int(op.key, 16), None)
+    elif first_ts_ms:
+        _rank(shard, "new", int(op.key, 16), float(first_ts_ms), names.NEW_MAX)
+
+
+def _most(name: str) -> int:
+    return {"top": names.TOP_MAX, "new": names.NEW_MAX}.get(name, names.VALUE_LIST_MAX)
+
+
+def _rank(shard: Shard, key: str, item: int, score: float, most: int) -> None:
+    """Sets a score and, now and then, forgets what is not among the best `most`. Reads look at these only."""
+    scores = shard.tops.setdefault(key, {})
+    scores[item] = score
+    if len(scores) > 2 * most:
+        shard.tops[key] = {item: score for score, item in _best(scores, most)}
+
+
+def _best(scores: Mapping[int, float], most: int) -> list[tuple[float, int]]:
+    return [(score, item) for item, score in heapq.nlargest(most, scores.items(), key=lambda each: (each[1], -each[0]))]

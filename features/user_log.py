@@ -1,0 +1,236 @@
+"""The user log: one packed string with what one user did, an order-free set cut to its newest records.
+
+Big endian, so that the order of the bytes is the order of the records:
+
+    header      version u32 | actions u16 | impressions u16 | bought u16 | reserved u16
+    actions     n x 24 B: ts u48 | item u64 | event u40 | session u16 | action u8 | tag u16, ascending, newest 256
+    impressions n x 24 B: the same record with item 0 and action 0, event = hash of the impression_id, newest 64
+    bought      n x 14 B: ts u48 (newest purchase) | item u64, ascending, newest 128 distinct items
+
+The same set of events gives the same bytes in any order and any split, but for the tags (which log record put a
+record there: `features/state.py` needs it for a redo). The version is the CRC-32 of all that follows it: two blobs of
+one version are equal, so comparing versions before a write is safe even when a log was deleted and began again.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import blake2b
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.domain import Action, Domain
+from features.scene import UserHistory
+from features.store.port import Layout
+
+ACTIONS_MAX = 256
+IMPRESSIONS_MAX = 64
+BOUGHT_MAX = 128
+
+HEADER = struct.Struct(">4xHHHH")
+RECORD = struct.Struct(">HIQ5sHBH")
+BOUGHT = struct.Struct(">HIQ")
+RECORD_BYTES = RECORD.size
+BOUGHT_BYTES = BOUGHT.size
+VERSION_BYTES = 4
+EVENT_AT = 14  # of a record: where the event's hash begins
+SESSION_AT = 19
+ACTION_AT = 21
+TAG_AT = 22
+
+_RECORDS = np.dtype(
+    [("ts_high", ">u2"), ("ts_low", ">u4"), ("item", ">u8"), ("event", "V5"), ("session", ">u2"), ("action", "u1"), ("tag", ">u2")]
+)  # fmt: skip
+_BOUGHT = np.dtype([("ts_high", ">u2"), ("ts_low", ">u4"), ("item", ">u8")])
+
+
+@dataclass(slots=True)
+class Log:
+    """A log taken apart for writing: three sections of whole records, each ascending."""
+
+    actions: bytearray = field(default_factory=bytearray)
+    impressions: bytearray = field(default_factory=bytearray)
+    bought: bytearray = field(default_factory=bytearray)
+
+
+def event_bytes(text: str) -> bytes:
+    """The 40-bit hash of an event or impression id as it stands in a record (`ids.event_hash`)."""
+    return blake2b(text.encode(), digest_size=5).digest()
+
+
+def record(ts_ms: int, item: int, event: bytes, session: int, action: int, tag: int) -> bytes:
+    """One action or impression, packed.
+
+    >>> record(1, 2, b"event", 3, 4, 5).hex()
+    '00000000000100000000000000026576656e740003040005'
+    """
+    return RECORD.pack(ts_ms >> 32, ts_ms & 0xFFFFFFFF, item, event, session, action, tag)
+
+
+def take_apart(blob: bytes) -> Log:
+    """The sections of a packed log; an empty blob is an empty log."""
+    if not blob:
+        return Log()
+    actions, impressions, _, _ = HEADER.unpack_from(blob)
+    shown = HEADER.size + actions * RECORD_BYTES
+    bought = shown + impressions * RECORD_BYTES
+    return Log(bytearray(blob[HEADER.size : shown]), bytearray(blob[shown:bought]), bytearray(blob[bought:]))
+
+
+def pack(log: Log) -> bytes:
+    """The log as one string, cut to the newest records of each section; b"" when nothing is in it."""
+    cut(log.actions, RECORD_BYTES, ACTIONS_MAX)
+    cut(log.impressions, RECORD_BYTES, IMPRESSIONS_MAX)
+    cut(log.bought, BOUGHT_BYTES, BOUGHT_MAX)
+    if not (log.actions or log.impressions or log.bought):
+        return b""
+    head = HEADER.pack(
+        len(log.actions) // RECORD_BYTES, len(log.impressions) // RECORD_BYTES, len(log.bought) // BOUGHT_BYTES, 0
+    )
+    rest = b"".join((head[VERSION_BYTES:], log.actions, log.impressions, log.bought))
+    return crc32(rest).to_bytes(VERSION_BYTES, "big") + rest
+
+
+def version(blob: bytes) -> bytes:
+    """What a write compares: 4 bytes, b"" where there is no log."""
+    return blob[:VERSION_BYTES]
+
+
+def find(section: bytearray, needle: bytes, at: int, width: int) -> int:
+    """Where the record begins that has `needle` at its byte `at`; -1 for none.
+
+    One search in C instead of a set of 256 hashes; a hit that straddles two records is passed over.
+    """
+    hit = section.find(needle)
+    while hit >= 0 and hit % width != at:
+        hit = section.find(needle, hit + 1)
+    return hit - at if hit >= 0 else -1
+
+
+def place(section: bytearray, entry: bytes, width: int) -> int:
+    """Inserts an entry where it belongs and returns where that is. Events mostly arrive in order: the end comes first."""
+    end = len(section)
+    if not end or entry >= section[end - width :]:
+        section += entry
+        return end
+    low, high = 0, end // width - 1
+    while low < high:
+        middle = (low + high) // 2
+        if section[middle * width : middle * width + width] < entry:
+            low = middle + 1
+        else:
+            high = middle
+    section[low * width : low * width] = entry
+    return low * width
+
+
+def cut(section: bytearray, width: int, most: int) -> None:
+    """Leaves the newest `most` entries."""
+    if len(section) > most * width:
+        del section[: len(section) - most * width]
+
+
+def buy(section: bytearray, ts_ms: int, item: int) -> None:
+    """Remembers the newest purchase of an item.
+
+    >>> bought = bytearray()
+    >>> for ts_ms in (5, 9, 7): buy(bought, ts_ms, 1)
+    >>> bought.hex()
+    '0000000000090000000000000001'
+    """
+    entry = BOUGHT.pack(ts_ms >> 32, ts_ms & 0xFFFFFFFF, item)
+    known = find(section, entry[6:], 6, BOUGHT_BYTES)
+    if known >= 0:
+        if section[known : known + BOUGHT_BYTES] >= entry:
+            return
+        del section[known : known + BOUGHT_BYTES]
+    place(section, entry, BOUGHT_BYTES)
+
+
+def history(blob: bytes, *, now_ms: int, domain: Domain, layout: Layout) -> UserHistory:
+    """What the log says at `now_ms`: records within the retention and not after now, oldest first.
+
+    A session is what carries one session_id; records without one are parted by a gap of `domain.session_gap_ms`. The
+    newest record's session is open (`in_session`) while the gap has not passed, or as long as it has a session_id.
+    """
+    actions, impressions, bought = _sections(blob)
+    actions, ts_ms = _within(actions, now_ms, domain.user_retention_ms)
+    _, shown_ms = _within(impressions, now_ms, domain.user_retention_ms)
+    bought, _ = _within(bought, now_ms, domain.user_retention_ms)
+    codes = actions["action"].astype(np.uint8)
+    sessions = _ordinals(actions["session"].astype(np.int64), ts_ms, domain.session_gap_ms)
+    return UserHistory(
+        ts_ms=ts_ms,
+        items=actions["item"].astype(np.uint64),
+        actions=codes,
+        sessions=sessions,
+        in_session=_open(actions, ts_ms, sessions, now_ms, domain.session_gap_ms),
+        weights=_weights(domain.actions, tuple(layout.action_codes.items()))[codes],
+        bought=bought["item"].astype(np.uint64),
+        impressions_ts_ms=shown_ms,
+    )
+
+
+def sections(blob: bytes) -> tuple[NDArray[np.void], NDArray[np.void], NDArray[np.void]]:
+    """The three sections as structured arrays (fields ts_high, ts_low, item ...), no copy."""
+    return _sections(blob)
+
+
+def times_ms(rows: NDArray[np.void]) -> NDArray[np.int64]:
+    """int64[n]: the event times of a section's rows."""
+    return (rows["ts_high"].astype(np.int64) << 32) | rows["ts_low"].astype(np.int64)
+
+
+def _sections(blob: bytes) -> tuple[NDArray[np.void], NDArray[np.void], NDArray[np.void]]:
+    if not blob:
+        return np.empty(0, _RECORDS), np.empty(0, _RECORDS), np.empty(0, _BOUGHT)
+    n, shown, bought, _ = HEADER.unpack_from(blob)
+    first = HEADER.size
+    second = first + n * RECORD_BYTES
+    third = second + shown * RECORD_BYTES
+    return (
+        np.frombuffer(blob, _RECORDS, n, first),
+        np.frombuffer(blob, _RECORDS, shown, second),
+        np.frombuffer(blob, _BOUGHT, bought, third),
+    )
+
+
+def _within(rows: NDArray[np.void], now_ms: int, retention_ms: int) -> tuple[NDArray[np.void], NDArray[np.int64]]:
+    ts_ms = times_ms(rows)
+    low = int(np.searchsorted(ts_ms, now_ms - retention_ms, side="right"))
+    high = int(np.searchsorted(ts_ms, now_ms, side="right"))
+    return rows[low:high], ts_ms[low:high]
+
+
+def _ordinals(hashes: NDArray[np.int64], ts_ms: NDArray[np.int64], gap_ms: int) -> NDArray[np.int32]:
+    """int32[m]: 0, 1, ... in the order of each session's first record."""
+    labels = hashes.copy()
+    loose = np.flatnonzero(hashes == 0)
+    if len(loose):
+        breaks = np.diff(ts_ms[loose], prepend=ts_ms[loose[0]]) > gap_ms
+        labels[loose] = 65_536 + np.cumsum(breaks)
+    _, first, which = np.unique(labels, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[which].astype(np.int32)
+
+
+def _open(
+    actions: NDArray[np.void], ts_ms: NDArray[np.int64], sessions: NDArray[np.int32], now_ms: int, gap_ms: int
+) -> NDArray[np.bool_]:
+    if not len(ts_ms) or (now_ms - ts_ms[-1] > gap_ms and actions["session"][-1] == 0):
+        return np.zeros(len(ts_ms), np.bool_)
+    mask: NDArray[np.bool_] = sessions == sessions[-1]
+    return mask
+
+
+@lru_cache(maxsize=16)
+def _weights(actions: tuple[Action, ...], codes: tuple[tuple[str, int], ...]) -> NDArray[np.float32]:
+    """float32[256]: the configured weight by action code; 0 for actions that are no longer configured."""
+    table = np.zeros(256, np.float32)
+    weight_of = {action.name: action.weight for action in actions}
+    for name, code in codes:
+        table[code] = weight_of.get(name, 0.0)
+    return table
