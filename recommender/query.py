@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-from features.view import StateView
 from numpy.typing import NDArray
 
 from features.scene import Floats, Hashes, UserHistory
+from features.view import StateView
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,11 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one source proposes for one query: items uint64[n], best first, scores float32[n]."""
+    """All that one source knows for one query: distinct items uint64[n], best first, with scores float32[n] > 0.
+
+    The head of it is proposed, and the score of any item, proposed or given by the caller, is looked up in it: so a
+    source's number means the same both ways.
+    """
 
     items: Hashes
     scores: Floats
@@ -49,26 +53,33 @@ class Candidates:
     source: NDArray[np.int16]
     scores: Mapping[str, Floats]
 
+    def only(self, keep: NDArray[np.bool_] | NDArray[np.int64]) -> Candidates:
+        """The candidates at a mask or at indices."""
+        scores = {name: column[keep] for name, column in self.scores.items()}
+        return Candidates(self.items[keep], self.source[keep], scores)
+
 
 class CandidateSource(Protocol):
     """One way to find candidates. Works on the whole micro-batch: few big reads, then numpy per query."""
 
-    name: str
-
-    def find(self, queries: Sequence[Query], view: StateView, *, limit: int) -> list[Found]:
-        """At most `limit` items for each query, best first."""
+    @property
+    def name(self) -> str:
+        """As quotas, features (`source_<name>`) and recommendations call it."""
         ...
 
-    def scores(self, queries: Sequence[Query], items: Sequence[Hashes], view: StateView) -> list[Floats]:
-        """The source's score of given items, query by query: the same number that `find` would give; 0 = unknown."""
+    def find(self, queries: Sequence[Query], view: StateView) -> list[Found]:
+        """What the source knows for each query, bounded by the source (a few hundred items), best first."""
         ...
 
 
 class Filter(Protocol):
     """Keeps what may be shown. `keep` is bool[n] over the query's candidates."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As the configuration calls it."""
+        ...
 
     def keep(self, query: Query, items: Hashes, view: StateView) -> NDArray[np.bool_]:
-        """bool[n]: which of the candidates may be shown."""
+        """bool[n]: False where the item must not be shown."""
         ...

@@ -1,0 +1,208 @@
+"""A log through the live code, without Kafka and Redis: the same state, the same features, the same path.
+
+`replay` yields the recommendations that a worker with no lag would have given; `training_rows` the labelled rows a
+ranker learns from; `Replayer` is the clockwork under both. Records come decoded and in time order, as
+`(topic, record)`; `(topic, None)` is a dead letter. Every question sees the state of its own moment: what came before
+it in the log is applied, what comes after is not (`freshness_ms` 0).
+
+    replayer = Replayer(domain)
+    for answer in replay(records, replayer): ...
+    replayer.digest(), replayer.counts()
+
+    replayer = Replayer(domain)
+    rows = training_rows(records, replayer, ask="lists")          # or "triggers": the log has no impressions
+    train(rows, replayer.catalog, directory=models / "ranker", version="...")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from features.catalog import catalog
+from features.digest import digest
+from features.domain import Domain
+from features.facts import Fact, Record
+from features.ids import hash64
+from features.scene import Floats
+from features.schema import (
+    IMPRESSIONS,
+    INPUT_TOPICS,
+    ITEMS,
+    REQUESTS,
+    USER_ACTIONS,
+    Impression,
+    RecommendationRequest,
+    UserAction,
+)
+from features.state import State
+from features.store.memory import MemoryStore
+from features.store.port import Part
+from features.view import StateView
+from recommender.candidates import SOURCES
+from recommender.filters import filters as filters_of
+from recommender.query import CandidateSource, Query
+from recommender.ranker import Ranker
+from recommender.recommend import Hydrated, Ranked, Recommender
+
+Ask = Literal["lists", "triggers"]
+Entry = tuple[str, Record | None]
+
+QUOTAS: Mapping[str, float] = {
+    "co_visited": 0.25,
+    "session_neighbours": 0.35,
+    "history": 0.1,
+    "affinity": 0.1,
+    "trending": 0.15,
+    "new": 0.05,
+}
+APPLY_ORDER = (ITEMS, IMPRESSIONS, USER_ACTIONS, REQUESTS)  # within a batch: as a data set orders equal times
+
+
+class Answer(NamedTuple):
+    """One recommendation and the record that caused it (a trigger action or a request)."""
+
+    topic: str
+    offset: int
+    record: UserAction | RecommendationRequest
+    ranked: Ranked
+
+
+class Replayer:
+    """State in memory, a view that is never stale, and the path over both.
+
+    feed() queues a record, settle() applies what is queued (it happens by itself every `batch_max` records). The
+    n-th record of a topic has offset n of its partition 0, so marks, counters and digest are those of such a log.
+    """
+
+    def __init__(
+        self,
+        domain: Domain,
+        *,
+        quotas: Mapping[str, float] = QUOTAS,
+        candidates_max: int = 200,
+        filters: Sequence[str] = ("available",),
+        blocked_items: Sequence[str] = (),
+        k: int = 20,
+        use_position: bool = False,
+        ranker_of: Callable[[], Ranker | None] = lambda: None,
+        sources: Sequence[CandidateSource] = SOURCES,
+        batch_max: int = 2_000,
+    ) -> None:
+        self.domain = domain
+        self.k = k
+        self.use_position = use_position
+        self.batch_max = batch_max
+        self.store = MemoryStore()
+        self.state = State(self.store, domain)
+        self.layout = self.state.layout
+        self.view = StateView(self.store, domain, self.layout, freshness_ms=0)
+        self.catalog = catalog(domain, sources=[source.name for source in sources], use_position=use_position)
+        rules = filters_of(filters, domain=domain, layout=self.layout, blocked_items=blocked_items)
+        self.recommender = Recommender(self.view, self.catalog, sources, rules, quotas, candidates_max, ranker_of)
+        self.fed = dict.fromkeys(INPUT_TOPICS, 0)
+        self._pending: dict[str, list[Fact]] = {topic: [] for topic in APPLY_ORDER}
+        self._queued = 0
+        for topic in INPUT_TOPICS:
+            self.state.resume(Part(topic, 0), committed=None, log_start=0)
+
+    def feed(self, topic: str, record: Record | None) -> int:
+        """Queues the next record of `topic`; returns its offset."""
+        offset = self.fed[topic]
+        self.fed[topic] = offset + 1
+        self._pending[topic].append(Fact(offset, record))
+        self._queued += 1
+        if self._queued >= self.batch_max:
+            self.settle()
+        return offset
+
+    def settle(self) -> None:
+        """Applies everything that was fed."""
+        if not self._queued:
+            return
+        for topic in APPLY_ORDER:
+            if facts := self._pending[topic]:
+                self.state.apply(Part(topic, 0), facts, last=facts[-1].offset)
+                self._pending[topic] = []
+        self._queued = 0
+        self.view.advance(wall_ms=0)
+
+    def query(self, query_id: str, user_id: str, now_ms: int, **given: object) -> Query:
+        """A question about the state as it stands after settle()."""
+        user = self.view.histories([hash64(user_id)], now_ms=now_ms)[0]
+        return Query(query_id, user_id, now_ms, user, **{"k": self.k, **given})  # type: ignore[arg-type]
+
+    def list_query(self, record: Impression) -> Query:
+        """The question that a shown list was the answer to."""
+        position = np.arange(len(record.item_ids), dtype=np.float32) if self.use_position else None
+        return self.query(
+            record.impression_id,
+            record.user_id,
+            record.ts_ms,
+            k=len(record.item_ids),
+            given=record.item_ids,
+            context=record.context or {},
+            item_context=item_columns(record.item_context),
+            position=position,
+        )
+
+    def rows(self, query: Query) -> Hydrated:
+        """Candidates and feature rows of one question, now."""
+        return self.recommender.rows([query])[0]
+
+    def counts(self) -> dict[str, int]:
+        """The state's own counters: `applied:<topic>`, `repeated:<topic>`, `dead_lettered:<topic>` ..."""
+        self.settle()
+        return self.store.counts()
+
+    def digest(self) -> str:
+        """64 hex digits: equal to those of any other state that took the same set of records."""
+        self.settle()
+        return digest(self.store, self.layout, self.domain)
+
+
+def replay(records: Iterable[Entry], replayer: Replayer, *, answers: bool = True) -> Iterator[Answer]:
+    """Feeds the log and yields an answer for every trigger action and request, each at its own moment.
+
+    With `answers=False` it yields nothing and only builds the state, in batches.
+    """
+    triggers = {action.name for action in replayer.domain.actions if action.trigger}
+    for topic, record in records:
+        offset = replayer.feed(topic, record)
+        if not answers:
+            continue
+        if isinstance(record, UserAction) and record.action in triggers:
+            replayer.settle()
+            query = replayer.query(record.event_id, record.user_id, record.ts_ms)
+        elif isinstance(record, RecommendationRequest):
+            replayer.settle()
+            query = request_query(replayer, record)
+        else:
+            continue
+        yield Answer(topic, offset, record, replayer.recommender.recommend([query])[0])
+    replayer.settle()
+
+
+def request_query(replayer: Replayer, record: RecommendationRequest) -> Query:
+    """The question of a request: a given list is answered whole unless `k` cuts it."""
+    k = record.k or (len(record.item_ids) if record.item_ids else replayer.k)
+    return replayer.query(
+        record.request_id,
+        record.user_id,
+        record.ts_ms,
+        k=k,
+        given=record.item_ids,
+        context=record.context or {},
+        item_context=item_columns(record.item_context),
+    )
+
+
+def item_columns(item_context: Mapping[str, Sequence[float | None]] | None) -> dict[str, Floats]:
+    """{name: float32[n]}: the wire's per-item context as columns, NaN for null.
+
+    >>> item_columns({"price": [1, None]})
+    {'price': array([ 1., nan], dtype=float32)}
+    """
+    return {name: np.array(column, np.float32) for name, column in (item_context or {}).items()}

@@ -1,0 +1,94 @@
+"""Which candidates are scored and which are shown: quotas before the ranker, the best k after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.ids import event_hash
+from features.scene import Floats, Hashes
+from recommender.query import Candidates, Found
+
+GIVEN = -1
+
+
+def merge(names: Sequence[str], found: Sequence[Found], shares: Sequence[float], *, at_most: int) -> Candidates:
+    """One list of at most `at_most` distinct candidates out of one query's sources, in merge order.
+
+    Every source first proposes up to its share (`shares`, relative) of items that no source before it proposed; room
+    that is left is shared out again among those that have more. The first proposer is the item's source.
+
+    >>> def source(*items): return Found(np.array(items, np.uint64), np.ones(len(items), np.float32))
+    >>> merged = merge(["a", "b"], [source(1, 2, 3), source(2, 4)], [0.5, 0.5], at_most=4)
+    >>> sorted(zip(merged.items.tolist(), merged.source.tolist()))
+    [(1, 0), (2, 0), (3, 0), (4, 1)]
+    """
+    items, at, scores = _table(found)
+    source = np.full(len(items), GIVEN, np.int16)
+    room = at_most
+    while room > 0:
+        left = [places[source[places] == GIVEN] for places in at]
+        open_shares = [share if len(places) else 0.0 for share, places in zip(shares, left, strict=True)]
+        if not sum(open_shares):
+            break
+        quota = np.ceil(np.array(open_shares) / sum(open_shares) * room).astype(np.int64)
+        for index, places in enumerate(left):
+            taken = places[source[places] == GIVEN][: min(int(quota[index]), room)]
+            source[taken] = index
+            room -= len(taken)
+    chosen = np.flatnonzero(source != GIVEN)
+    return Candidates(items[chosen], source[chosen], dict(zip(names, scores[:, chosen], strict=True)))
+
+
+def given(names: Sequence[str], found: Sequence[Found], items: Hashes) -> Candidates:
+    """The caller's own list as candidates, as it came, duplicates too, with every source's score of each item."""
+    known, _, scores = _table(found)
+    if len(known):
+        place = np.minimum(np.searchsorted(known, items), len(known) - 1)
+        columns = np.where(known[place] == items, scores[:, place], np.float32(0))
+    else:
+        columns = np.zeros((len(names), len(items)), np.float32)
+    source = np.full(len(items), GIVEN, np.int16)
+    return Candidates(items, source, dict(zip(names, columns, strict=True)))
+
+
+def blend(candidates: Candidates, weights: Sequence[float]) -> NDArray[np.float64]:
+    """float64[n]: the order of the sources themselves, where no ranker serves: each source's scores relative to its
+    best, weighted by its share, added up.
+    """
+    total = np.zeros(len(candidates.items))
+    for weight, scores in zip(weights, candidates.scores.values(), strict=True):
+        best = float(scores.max(initial=0.0))
+        if best > 0:
+            total += weight * scores / best
+    return total
+
+
+def best_first(scores: NDArray[Any], items: Hashes, *, query_id: str) -> NDArray[np.int64]:
+    """int64[n]: the places of the rows, best first; equal scores in the order of hash(query id, item id).
+
+    The order in which candidates came must not show in the answer: it carries the position, or the source.
+    """
+    return np.lexsort((_scattered(items, event_hash(query_id)), -np.asarray(scores, np.float64)))
+
+
+def _scattered(items: Hashes, salt: int) -> Hashes:
+    """uint64[n]: the finaliser of SplitMix64 (Steele, Lea and Flood 2014) over item xor salt."""
+    mixed = items ^ np.uint64(salt)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def _table(found: Sequence[Found]) -> tuple[Hashes, list[NDArray[np.int64]], Floats]:
+    """All distinct items, ascending; each source's places in them, best first; scores float32[sources, items]."""
+    items, inverse = np.unique(np.concatenate([each.items for each in found]), return_inverse=True)
+    ends = np.cumsum([len(each.items) for each in found])[:-1]
+    places = np.split(inverse, ends)
+    scores = np.zeros((len(found), len(items)), np.float32)
+    for index, each in enumerate(found):
+        scores[index, places[index]] = each.scores
+    return items, places, scores
