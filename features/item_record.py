@@ -81,6 +81,19 @@ def merged(old: bytes, new: bytes) -> bytes:
     return winner[:8] + min(firsts, default=0).to_bytes(8, "big") + winner[16:]
 
 
+def texts(value: float | str | list[str] | None) -> list[str]:
+    """The distinct values of a category or set attribute; a number is its shortest decimal form.
+
+    >>> texts(None), texts("a"), texts(["a", "b", "a"]), texts(3.0)
+    ([], ['a'], ['a', 'b'], ['3'])
+    """
+    if value is None:
+        return []
+    if isinstance(value, float):
+        return [f"{value:.15g}"]
+    return [value] if isinstance(value, str) else list(dict.fromkeys(value))
+
+
 def _rank(blob: bytes) -> tuple[bytes, bytes, bytes]:
     return blob[:8], blob[16:17], blob[HEAD.size + HEAD.unpack_from(blob)[3] :]
 

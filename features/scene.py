@@ -67,13 +67,30 @@ class ItemColumns:
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """What several features need of a user's m events, computed once a query (`features/history.py`: past).
+
+    actions intp[m]: the event's place in `domain.actions` (their number for one no longer configured). taste
+    float64[m]: what the event says of the user's taste (weight x decay, 0 for a negative action). dwell_s float64[m]:
+    seconds to the next event of the session (NaN: its last). distinct uint64[d]: the touched items, ascending, and
+    `of` intp[m]: each event's place among them.
+    """
+
+    actions: NDArray[np.intp]
+    taste: NDArray[np.float64]
+    dwell_s: NDArray[np.float64]
+    distinct: Hashes
+    of: NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
 class Scene:
     """One query's whole view: the candidates, their world, the user and the context.
 
-    world: the global ring as one row. touched: the columns of the user's own touched items, aligned with
-    `user.items` (for profiles and distances). idf {set attribute: float32[codes]}. value_rates {attribute:
-    float32[n, columns]}: smoothed rates through the attribute's value where `rate = true`. co_visited float32[n]:
-    the score with the session's items. sources {name: float32[n]}: every candidate source's score (0 = not found).
+    world: the global ring as one row. touched: the records of the items of the user's events, aligned with
+    `user.items`, without counts. idf {set attribute: float32[codes]}. value_rates {attribute: float32[n, columns - 1]}:
+    each action's rate through the attribute's values where `rate = true`. sources {name: float32[n]}: every candidate
+    source's score (0 = not found), co-visitation with the session among them.
     context: numbers and texts. item_context {name: float32[n], NaN = absent}. position float32[n] or None.
     """
 
@@ -82,6 +99,7 @@ class Scene:
     items: ItemColumns
     world: ItemColumns
     user: UserHistory
+    past: Past
     touched: ItemColumns
     idf: Mapping[str, Floats]
     value_rates: Mapping[str, Floats]
