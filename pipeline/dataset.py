@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gzip
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from io import BufferedReader
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple, cast
 
 import msgspec
 
-from features.schema import IMPRESSIONS, ITEMS, USER_ACTIONS, InputRecord, Refused, decode
+from features.schema import IMPRESSIONS, ITEMS, USER_ACTIONS, InputRecord, Refused, UserAction, decode
 
 MERGE_ORDER = (ITEMS, IMPRESSIONS, USER_ACTIONS)
 LINE_BYTES_MAX = 16 * 1024 * 1024
@@ -113,6 +113,26 @@ def records(directory: Path, *, refused: Callable[[str, Refused], None] | None =
             if refused is None:
                 raise DataSetError(f"{where}: {error}") from None
             refused(where, error)
+
+
+def entries(
+    directory: Path, *, actions: Collection[str], refused: Callable[[str, Refused], None]
+) -> Iterator[tuple[str, InputRecord | None]]:
+    """(topic, record) for a replay; (topic, None), after `refused`, for what the worker would call a dead letter."""
+    for row, where in _merged(directory, _lenient):
+        try:
+            record = decode(row.topic, row.raw)
+            _check_action(record, actions)
+        except Refused as error:
+            refused(where, error)
+            yield row.topic, None
+        else:
+            yield row.topic, record
+
+
+def _check_action(record: InputRecord, actions: Collection[str]) -> None:
+    if isinstance(record, UserAction) and record.action not in actions:
+        raise Refused("action", f"unknown action {record.action!r}")
 
 
 class Writer:

@@ -1,0 +1,178 @@
+"""Replay and training on a data set folder: which settings hold, the clockwork, and what is written."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from features.schema import (
+    IMPRESSIONS,
+    InputRecord,
+    ModelRef,
+    Recommendation,
+    RecommendationRequest,
+    RecommendedItem,
+    Refused,
+    Trigger,
+)
+from pipeline.config import ConfigError, Settings, load
+from pipeline.dataset import entries, files
+from pipeline.initialise import initialise, settings_of
+from recommender.model.artefact import ModelRefused
+from recommender.model.artefact import load as load_ranker
+from recommender.model.rows import TrainingRows
+from recommender.ranker import Ranker
+from recommender.replay import Answer, Ask, Replayer
+
+FEATURE_ANSWERS_MAX = 5_000  # a file of features: 5 000 answers of 20 rows and 300 columns are 120 MB
+
+Entry = tuple[str, InputRecord | None]
+
+
+def settings_for(directory: Path, settings: Settings) -> Settings:
+    """`settings` where they say what the events mean; else the folder's own worker.toml; else what `init` would guess.
+
+    A folder kept by the demo has its worker.toml.
+    """
+    if settings.actions:
+        return settings
+    own = directory / "worker.toml"
+    return load(own, {}) if own.is_file() else settings_of(initialise(directory))
+
+
+class Source:
+    """A folder as a replay's records, as often as wanted, with the dead letters counted by reason (of the last pass)."""
+
+    def __init__(self, directory: Path, settings: Settings, *, limit: int | None = None) -> None:
+        self._directory, self._limit = directory, limit
+        self._actions = frozenset(action.name for action in settings.actions)
+        self.refused: Counter[str] = Counter()
+        self.first_refused: str | None = None
+        self.rows = 0
+        files(directory)
+
+    def __iter__(self) -> Iterator[Entry]:
+        self.refused.clear()
+        self.rows = 0
+        for entry in entries(self._directory, actions=self._actions, refused=self._refuse):
+            if self.rows == self._limit:
+                return
+            self.rows += 1
+            yield entry
+
+    @property
+    def ask(self) -> Ask:
+        """`lists` where the folder has impressions, else `triggers`."""
+        return "lists" if IMPRESSIONS in files(self._directory) else "triggers"
+
+    def _refuse(self, where: str, error: Refused) -> None:
+        self.refused[f"{error.field}: {error.reason}"] += 1
+        self.first_refused = self.first_refused or f"{where}: {error}"
+
+
+def replayer(settings: Settings, *, ranker_of: Callable[[], Ranker | None] = lambda: None) -> Replayer:
+    """The clockwork under `settings`."""
+    asked = settings.recommend
+    return Replayer(
+        settings.domain,
+        quotas=asked.quotas,
+        candidates_max=asked.candidates_max,
+        filters=asked.filters,
+        blocked_items=asked.blocked_items,
+        k=asked.k,
+        ranker_of=ranker_of,
+    )
+
+
+def with_model(settings: Settings, model: Path) -> Replayer:
+    """The clockwork with the artefact `model` (a version's folder) as its ranker. Raises `ConfigError` if refused."""
+    serving: list[Ranker] = []
+    clockwork = replayer(settings, ranker_of=lambda: serving[0] if serving else None)
+    try:
+        serving.append(load_ranker(model, clockwork.catalog))
+    except ModelRefused as error:
+        raise ConfigError(f"{model}: {error.reason}") from None
+    return clockwork
+
+
+def recommendation(answer: Answer) -> bytes:
+    """A replayed answer as it would stand on the topic; its clock is the event's own, so ages and latency are 0."""
+    ranked, record = answer.ranked, answer.record
+    items = [
+        RecommendedItem(item, float(score), source)
+        for item, score, source in zip(ranked.item_ids, ranked.scores, ranked.sources, strict=True)
+    ]
+    return msgspec.json.encode(
+        Recommendation(
+            rec_id=f"{answer.topic}-0-{answer.offset}-0000",
+            user_id=record.user_id,
+            ts_ms=record.ts_ms,
+            items=items,
+            model=ModelRef(ranked.model_version, ranked.features_hash),
+            level=ranked.level,
+            event_age_ms=0,
+            latency_ms=0.0,
+            cause=ranked.cause,
+            trigger=Trigger(answer.topic, 0, answer.offset, record.ts_ms),
+            request_id=record.request_id if isinstance(record, RecommendationRequest) else None,
+        )
+    )
+
+
+class FeatureFiles:
+    """The served rows of replayed answers as `features-00000.npz` ...; a context manager.
+
+    Each holds matrix float32[N, F], groups int64[Q], query_ids, item_ids, ts_ms int64[Q], names.
+    """
+
+    def __init__(self, directory: Path, names: tuple[str, ...]) -> None:
+        self._directory, self._names = directory, names
+        self._answers: list[Answer] = []
+        self._written = 0
+
+    def __enter__(self) -> FeatureFiles:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._flush()
+
+    def add(self, answer: Answer) -> None:
+        """Takes one answer; a file is written every 5 000."""
+        self._answers.append(answer)
+        if len(self._answers) == FEATURE_ANSWERS_MAX:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._answers:
+            return
+        ranked = [answer.ranked for answer in self._answers]
+        np.savez_compressed(
+            self._directory / f"features-{self._written:05}.npz",
+            matrix=np.concatenate([each.matrix for each in ranked]),
+            groups=np.array([len(each.item_ids) for each in ranked], np.int64),
+            query_ids=np.array([each.query_id for each in ranked]),
+            item_ids=np.array([item for each in ranked for item in each.item_ids]),
+            ts_ms=np.array([answer.record.ts_ms for answer in self._answers], np.int64),
+            names=np.array(self._names),
+        )
+        self._written += 1
+        self._answers.clear()
+
+
+def save_training_rows(path: Path, rows: TrainingRows, names: tuple[str, ...]) -> None:
+    """Training rows as one .npz: matrix, grades, items, groups, ts_ms, users, query_ids, names."""
+    np.savez_compressed(
+        path,
+        matrix=rows.matrix,
+        grades=rows.grades,
+        items=rows.items,
+        groups=rows.groups,
+        ts_ms=rows.ts_ms,
+        users=rows.users,
+        query_ids=np.array(rows.query_ids),
+        names=np.array(names),
+    )
