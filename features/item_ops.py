@@ -2,7 +2,7 @@
 
 Kinds (`ItemOp.kind`), keys are 16 hex digits of a 64-bit hash:
 
-    i  item ring       u16 deltas | deltas (rings.DELTA) | u8 lists | 8 B hash of each attribute list | id
+    i  item ring       u16 deltas | deltas (rings.DELTA) | u8 lists | 16 hex of each attribute list | id
     g  the world's ring (shard 0, key ""), c  an attribute value's ring: as i, without lists
     s  session list    entries (neighbours.session_entry), ascending, newest of each user and session
     v  co-visited list contributions (neighbours.co_visit), in offset order
@@ -183,5 +183,5 @@ def _ring_body(ring: Ring, lists: Sequence[int], name: str) -> bytes:
     deltas = [delta(minute, column, events) for (minute, column), events in ring.items()]
     return b"".join(
         [len(deltas).to_bytes(2, "big"), *deltas, len(lists).to_bytes(1, "big"),
-         *[each.to_bytes(8, "big") for each in lists], name.encode()]
+         *[b"%016x" % each for each in lists], name.encode()]
     )  # fmt: skip

@@ -135,7 +135,7 @@ class MemoryStore:
 
     def _add(self, ring: bytearray | None, body: bytes) -> bytearray:
         lists_at = 2 + int.from_bytes(body[:2], "big") * rings.DELTA.size
-        name = body[lists_at + 1 + 8 * body[lists_at] :]
+        name = body[lists_at + 1 + 16 * body[lists_at] :]
         return rings.add(bytearray() if ring is None else ring, self._columns, body[2:lists_at], name)
 
     def _add_item(self, shard: Shard, op: ItemOp) -> None:
@@ -147,8 +147,8 @@ class MemoryStore:
         _rank(shard, "top", item, score, names.TOP_MAX)
         at = 2 + int.from_bytes(op.body[:2], "big") * rings.DELTA.size
         for index in range(op.body[at]):
-            listed = op.body[at + 1 + 8 * index : at + 9 + 8 * index]
-            _rank(shard, f"a:{listed.hex()}", item, score, names.VALUE_LIST_MAX)
+            listed = op.body[at + 1 + 16 * index : at + 17 + 16 * index]
+            _rank(shard, f"a:{listed.decode()}", item, score, names.VALUE_LIST_MAX)
 
     def beat(self, beats: Mapping[int, Sequence[Beat]]) -> list[tuple[int, Beat, int]]:
         missed = []
@@ -195,11 +195,9 @@ class MemoryStore:
 
     def read_top(self, name: str, k: int) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
         key, most = names.top_key(name), _most(name)
-        found = [
-            (-score, item) for shard in self._shards for score, item in _best(shard.tops.get(key, {}), min(k, most))
-        ]
-        best = heapq.nsmallest(k, found)
-        return np.array([item for _, item in best], np.uint64), np.array([-score for score, _ in best], np.float64)
+        found = [entry for shard in self._shards for entry in _best(shard.tops.get(key, {}), min(k, most))]
+        best = heapq.nlargest(k, found)
+        return np.array([item for _, item in best], np.uint64), np.array([score for score, _ in best], np.float64)
 
     def scan(self, kind: Literal["u", "i", "r", "g"]) -> Sequence[tuple[str, bytes]]:
         if kind == "g":
@@ -242,4 +240,4 @@ def _rank(shard: Shard, key: str, item: int, score: float, most: int) -> None:
 
 
 def _best(scores: Mapping[int, float], most: int) -> list[tuple[float, int]]:
-    return [(score, item) for item, score in heapq.nlargest(most, scores.items(), key=lambda each: (each[1], -each[0]))]
+    return heapq.nlargest(most, [(score, item) for item, score in scores.items()])

@@ -163,7 +163,7 @@ class FeatureStore(Protocol):
     def read_global(self) -> bytes: ...
 
     def read_top(self, name: str, k: int) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
-        """The best k of a bounded list over all shards, best first (score, then hash): "top", "new", "a:<attr>:<value>"."""
+        """The best k of a bounded list over all shards, best first (score, then greater hash): "top", "new", "a:<attr>:<value>"."""
         ...
 
     def scan(self, kind: Literal["u", "i", "r", "g"]) -> Sequence[tuple[str, bytes]]:

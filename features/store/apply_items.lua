@@ -1,0 +1,373 @@
+#!lua
+-- The item phase of one shard and micro-batch, under the shard's mark. What each op does, to the bit, is written in
+-- Python beside its maths: features/rings.py, neighbours.py, top_score.py, item_record.py; tests/contracts/ compares.
+-- KEYS[1]  {tag}:<app>:<generation>:hwm; the shard's other keys share its prefix and so its slot
+-- ARGV     field, prev, last, ttl s, columns, top weights (a double each), ops: (kind c1, key c16, u32 length, body)...
+-- Returns  {1, last} | {0, mark} (another mark: nothing written)
+-- The header without flags makes a full Redis refuse the script before it starts, never half-way. Bytes are never
+-- compared with < or >: Lua compares by the server's locale.
+local prefix = string.sub(KEYS[1], 1, -4)
+local mark = redis.call('HGET', KEYS[1], ARGV[1]) or '-2'
+if mark ~= ARGV[2] then return {0, tonumber(mark)} end
+
+local call, pack, unpack_at = redis.call, struct.pack, struct.unpack
+local sub, byte, find, floor = string.sub, string.byte, string.find, math.floor
+local TTL, C, ops = ARGV[4], tonumber(ARGV[5]), ARGV[7]
+local weights = {unpack_at('>' .. string.rep('d', C), ARGV[6])}
+
+-- a bounded list is written once, after all items
+local scored, order = {}, {}
+local function rank(key, most, member, score)
+  local list = scored[key]
+  if not list then
+    list = {most = most}
+    scored[key] = list
+    order[#order + 1] = key
+  end
+  list[#list + 1] = score
+  list[#list + 1] = member
+end
+
+-- rings
+local WIDTHS, SLOTS, FIRST = {1, 5, 60, 1440}, {6, 13, 25, 8}, {0, 6, 19, 44}
+local DECAY_MIN = {11520, 80640, 345600}
+local HEAD, LIFETIME, COUNTS = 28 + 16 * C, 28 + 48 * C, 28 + 52 * C
+local SIZE = COUNTS + 208 * C
+local ZEROS = string.rep('\0', SIZE)
+local HEAD_FORMAT = '>' .. string.rep('I4', 7) .. string.rep('I8', 2 * C)
+local EPOCH_DAY = 10957
+
+local texts = setmetatable({}, {__index = function(self, number)
+  local text = string.format('%.0f', number)
+  self[number] = text
+  return text
+end})
+
+-- minute -> 4 buckets, 3 decay buckets, then the bit offsets of column 0 in the 4 count slots and the 3 decay slots
+local moments = setmetatable({}, {__index = function(self, minute)
+  local moment = {}
+  for ring = 1, 4 do
+    local bucket = floor(minute / WIDTHS[ring])
+    moment[ring] = bucket
+    moment[7 + ring] = 8 * (COUNTS + 4 * C * (FIRST[ring] + bucket % SLOTS[ring]))
+  end
+  for ring = 1, 3 do
+    local bucket = floor(minute / DECAY_MIN[ring])
+    moment[4 + ring] = bucket
+    moment[11 + ring] = 8 * (28 + 8 * C * (2 * (ring - 1) + bucket % 2))
+  end
+  self[minute] = moment
+  return moment
+end})
+
+local function clear(key, at, size)
+  call('SETRANGE', key, at, sub(ZEROS, 1, size))
+end
+
+local function advance(key, head, newest, fresh)
+  local moved = false
+  for ring = 1, 4 do
+    local bucket, old, slots = newest[ring], head[ring], SLOTS[ring]
+    if bucket > old then
+      moved = true
+      head[ring] = bucket
+      if not fresh then
+        local at, size = COUNTS + 4 * C * FIRST[ring], 4 * C
+        if bucket - old >= slots then
+          clear(key, at, size * slots)
+        else
+          local from, to = (old + 1) % slots, bucket % slots
+          if from <= to then
+            clear(key, at + size * from, size * (to - from + 1))
+          else
+            clear(key, at + size * from, size * (slots - from))
+            clear(key, at, size * (to + 1))
+          end
+        end
+      end
+    end
+  end
+  for ring = 1, 3 do
+    local bucket, old = newest[4 + ring], head[4 + ring]
+    if bucket > old then
+      moved = true
+      head[4 + ring] = bucket
+      if not fresh then
+        for slot = 0, 1 do
+          if bucket - old >= 2 or slot == bucket % 2 then
+            clear(key, 28 + 8 * C * (2 * (ring - 1) + slot), 8 * C)
+            if ring == 1 then
+              for column = 1, C do head[7 + C * slot + column] = 0 end
+            end
+          end
+        end
+      end
+    end
+  end
+  return moved
+end
+
+local function top_score(head)
+  local newest, other = 7 + C * (head[5] % 2), 7 + C * ((head[5] + 1) % 2)
+  local total = 0
+  for column = 1, C do
+    local weight = weights[column]
+    if weight > 0 then
+      total = total + weight * (head[newest + column] + head[other + column] / 256)
+    end
+  end
+  if total <= 0 then return nil end
+  local mantissa, exponent = math.frexp(total)
+  return exponent + 2 * mantissa - 2 - 20 + (head[5] * 8 - EPOCH_DAY)
+end
+
+local function add(key, at, stop, ttl)
+  local deltas
+  deltas, at = unpack_at('>I2', ops, at)
+  local lists = at + 21 * deltas
+  local head = call('GETRANGE', key, 0, HEAD - 1)
+  local fresh = head == ''
+  if fresh then
+    local name = sub(ops, lists + 1 + 16 * byte(ops, lists), stop)
+    local ring = ZEROS .. pack('>I2', #name) .. name
+    if ttl then call('SET', key, ring, 'EX', ttl) else call('SET', key, ring) end
+    head = sub(ZEROS, 1, HEAD)
+  end
+  head = {unpack_at(HEAD_FORMAT, head)}
+  local newest = 0
+  for index = 0, deltas - 1 do
+    local minute = unpack_at('>I4', ops, at + 21 * index)
+    if minute > newest then newest = minute end
+  end
+  local day = head[4]
+  if advance(key, head, moments[newest], fresh) then
+    call('SETRANGE', key, 0, pack('>I4I4I4I4I4I4I4', unpack(head, 1, 7)))
+    if ttl and head[4] > day and not fresh then call('EXPIRE', key, ttl) end
+  end
+  local args, n = {'BITFIELD', key, 'OVERFLOW', 'SAT'}, 4
+  for _ = 1, deltas do
+    local minute, column, events, first, second, third
+    minute, column, events, first, second, third, at = unpack_at('>I4BI4I4I4I4', ops, at)
+    local moment, count = moments[minute], texts[events]
+    args[n + 1], args[n + 2], args[n + 3], args[n + 4] = 'INCRBY', 'u32', texts[8 * LIFETIME + 32 * column], count
+    n = n + 4
+    for ring = 1, 4 do
+      if moment[ring] > head[ring] - SLOTS[ring] then
+        args[n + 1], args[n + 2], args[n + 3], args[n + 4] = 'INCRBY', 'u32', texts[moment[7 + ring] + 32 * column], count
+        n = n + 4
+      end
+    end
+    local gains = {first * events, second * events, third * events}
+    for ring = 1, 3 do
+      if moment[4 + ring] > head[4 + ring] - 2 then
+        args[n + 1], args[n + 2], args[n + 3], args[n + 4] =
+          'INCRBY', 'i64', texts[moment[11 + ring] + 64 * column], texts[gains[ring]]
+        n = n + 4
+        if ring == 1 then
+          local cell = 8 + C * (moment[5] % 2) + column
+          head[cell] = head[cell] + gains[1]
+        end
+      end
+    end
+    if n > 3900 then -- unpack fails beyond some 8000 values, after the first write
+      call(unpack(args, 1, n))
+      n = 4
+    end
+  end
+  if n > 4 then call(unpack(args, 1, n)) end
+  return head, lists
+end
+
+local function add_item(key, name, at, stop)
+  local head, lists = add(key, at, stop, TTL)
+  local score = top_score(head)
+  if score then
+    rank('top', 512, name, score)
+    for index = 0, byte(ops, lists) - 1 do
+      rank('a:' .. sub(ops, lists + 1 + 16 * index, lists + 16 + 16 * index), 32, name, score)
+    end
+  end
+end
+
+-- session lists
+local function after(list, at, ts, high, low, session)
+  local ts2, high2, low2, session2 = unpack_at('>I6I4I4I2', list, at)
+  if ts2 ~= ts then return ts2 > ts end
+  if high2 ~= high then return high2 > high end
+  if low2 ~= low then return low2 > low end
+  return session2 > session
+end
+
+local function touch(key, at, stop)
+  local old = call('GET', key) or ''
+  local list = old
+  while at <= stop do
+    local entry = sub(ops, at, at + 15)
+    local ts, high, low, session = unpack_at('>I6I4I4I2', entry)
+    at = at + 16
+    local who = sub(entry, 7)
+    local hit = find(list, who, 1, true)
+    while hit and (hit - 7) % 16 ~= 0 do hit = find(list, who, hit + 1, true) end
+    if not (hit and unpack_at('>I6', list, hit - 6) >= ts) then
+      if hit then list = sub(list, 1, hit - 7) .. sub(list, hit + 10) end
+      local place = #list
+      while place > 0 and after(list, place - 15, ts, high, low, session) do place = place - 16 end
+      list = sub(list, 1, place) .. entry .. sub(list, place + 1)
+      if #list > 1024 then list = sub(list, 17) end
+    end
+  end
+  if list == old then return end
+  local kept = #old
+  if #list == kept then kept = kept - 16 end
+  if kept < 0 or sub(list, 1, kept) ~= sub(old, 1, kept) then
+    call('SET', key, list, 'EX', TTL)
+  elseif old == '' then
+    call('SET', key, list, 'EX', TTL)
+  else
+    call('SETRANGE', key, kept, sub(list, kept + 1))
+    local before, now = unpack_at('>I6', old, #old - 15), unpack_at('>I6', list, #list - 15)
+    if floor(now / 86400000) > floor(before / 86400000) then call('EXPIRE', key, TTL) end
+  end
+end
+
+-- co-visited lists
+local function best_half(list)
+  local entries = {}
+  for at = 9, #list, 16 do
+    local high, low, weight = unpack_at('>I4I4d', list, at)
+    entries[#entries + 1] = {weight, high, low, sub(list, at, at + 15)}
+  end
+  table.sort(entries, function(a, b)
+    if a[1] ~= b[1] then return a[1] > b[1] end
+    if a[2] ~= b[2] then return a[2] < b[2] end
+    return a[3] < b[3]
+  end)
+  local kept = {}
+  for index = 1, 32 do kept[index] = entries[index][4] end
+  return sub(list, 1, 8) .. table.concat(kept)
+end
+
+local function follow(key, at, stop)
+  local list = call('GET', key)
+  local rewritten, patches = not list, {}
+  local base, newest_day, old_size
+  if list then
+    base, newest_day = unpack_at('>I4I4', list)
+    old_size = #list
+  end
+  while at <= stop do
+    local item, minute, gain
+    item, minute, gain, at = unpack_at('>c8I4d', ops, at)
+    local bucket, day = floor(minute / 80640), floor(minute / 1440)
+    if not list then
+      list, base, newest_day, old_size = pack('>I4I4', bucket, day), bucket, day, 8
+    end
+    if bucket > base then
+      local factor = math.ldexp(1, -8 * (bucket - base))
+      local parts = {pack('>I4I4', bucket, newest_day)}
+      for entry = 9, #list, 16 do
+        parts[#parts + 1] = sub(list, entry, entry + 7)
+        parts[#parts + 1] = pack('>d', unpack_at('>d', list, entry + 8) * factor)
+      end
+      list, base, rewritten = table.concat(parts), bucket, true
+    end
+    gain = gain * math.ldexp(1, -8 * (base - bucket))
+    if day > newest_day then
+      newest_day, rewritten = day, true
+      list = pack('>I4I4', base, day) .. sub(list, 9)
+    end
+    local hit = find(list, item, 9, true)
+    while hit and (hit - 9) % 16 ~= 0 do hit = find(list, item, hit + 1, true) end
+    if hit then
+      list = sub(list, 1, hit + 7) .. pack('>d', unpack_at('>d', list, hit + 8) + gain) .. sub(list, hit + 16)
+      if hit <= old_size then patches[#patches + 1] = hit end
+    else
+      if #list >= 1032 then list, rewritten = best_half(list), true end
+      list = list .. item .. pack('>d', gain)
+    end
+  end
+  if rewritten or #patches > 4 then
+    call('SET', key, list, 'EX', TTL)
+    return
+  end
+  for _, hit in ipairs(patches) do
+    call('SETRANGE', key, hit + 7, sub(list, hit + 8, hit + 15))
+  end
+  if #list > old_size then call('APPEND', key, sub(list, old_size + 1)) end
+end
+
+-- item records
+local function greater(a, b)
+  for index = 1, math.min(#a, #b) do
+    local x, y = byte(a, index), byte(b, index)
+    if x ~= y then return x > y end
+  end
+  return #a > #b
+end
+
+local function attributes(record)
+  return sub(record, 17, 17) .. sub(record, 20 + unpack_at('>I2', record, 18))
+end
+
+local function put_record(key, name, at, stop)
+  local old, new = call('GET', key), sub(ops, at, stop)
+  local winner = new
+  if old then
+    local old_ts, old_first = unpack_at('>I8I8', old)
+    local new_ts, new_first = unpack_at('>I8I8', new)
+    if old_ts > new_ts or (old_ts == new_ts and not greater(attributes(new), attributes(old))) then winner = old end
+    local first = math.min(old_first, new_first)
+    if first == 0 then first = math.max(old_first, new_first) end
+    winner = sub(winner, 1, 8) .. pack('>I8', first) .. sub(winner, 17)
+  end
+  if winner ~= old then call('SET', key, winner) end
+  local first, flags = unpack_at('>I8B', winner, 9)
+  if flags % 4 >= 2 then
+    rank('new', 256, name, false)
+  elseif first > 0 then
+    rank('new', 256, name, first)
+  end
+end
+
+local at = 1
+while at <= #ops do
+  local kind, name, size
+  kind, name, size, at = unpack_at('>c1c16I4', ops, at)
+  local stop = at + size - 1
+  local key = prefix .. kind .. ':' .. name
+  if kind == 'i' then
+    add_item(key, name, at, stop)
+  elseif kind == 's' then
+    touch(key, at, stop)
+  elseif kind == 'v' then
+    follow(key, at, stop)
+  elseif kind == 'r' then
+    put_record(key, name, at, stop)
+  elseif kind == 'c' then
+    add(key, at, stop, TTL)
+  else
+    add(prefix .. 'g', at, stop, false)
+  end
+  at = stop + 1
+end
+
+for _, key in ipairs(order) do
+  local list, full = scored[key], prefix .. key
+  local args, gone = {}, {}
+  for index = 1, #list, 2 do
+    if list[index] then
+      args[#args + 1], args[#args + 2] = list[index], list[index + 1]
+    else
+      gone[#gone + 1] = list[index + 1]
+    end
+  end
+  for from = 1, #args, 2000 do
+    call('ZADD', full, unpack(args, from, math.min(from + 1999, #args)))
+  end
+  for from = 1, #gone, 2000 do
+    call('ZREM', full, unpack(gone, from, math.min(from + 1999, #gone)))
+  end
+  call('ZREMRANGEBYRANK', full, 0, -(list.most + 1))
+end
+call('HSET', KEYS[1], ARGV[1], ARGV[3])
+return {1, tonumber(ARGV[3])}
