@@ -1,0 +1,185 @@
+"""What happens to a micro-batch: take what waits, apply, answer, publish, and only then: progress.
+
+One agent an input topic. The body lets no exception out: Faust would take the batch for done. What is away is waited
+for; what contradicts the state, or a bug, ends the process before the batch is left, and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from asyncio import QueueEmpty
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NoReturn, Protocol
+
+from features.store.port import Part, StateForeign, StateLost
+from pipeline import telemetry
+from pipeline.answers import Stamp, recommendation, served
+from pipeline.engine import Applied, Batch, Engine, OutOfTurn, Question, merge
+from pipeline.kafka.dead_letters import dead_letter
+from pipeline.kafka.publisher import Outgoing, ProducerFatal, Publisher
+from pipeline.kafka.slices import Slice
+from pipeline.logs import get_logger
+from pipeline.patience import StoreThread
+from pipeline.progress import Progress
+
+log = get_logger(__name__)
+
+EXIT_BROKEN = 70  # EX_SOFTWARE: a promise is broken; restarting alone may not mend it
+QUESTIONS_MAX = 32  # answered in one go; in between the other agents get the store thread
+
+
+class Reader(Protocol):
+    """What an agent asks of the driver."""
+
+    def seek_no(self, part: Part) -> int:
+        """The number that a slice of `part` must carry to count."""
+        ...
+
+    def restart(self, part: Part) -> None:
+        """Read `part` again from where the state says."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Out:
+    """Where records go."""
+
+    recommendations: str
+    served_features: str
+    dead_letters: str
+
+
+@dataclass(slots=True)
+class Desk:
+    """What all agents of a worker share."""
+
+    engine: Engine
+    store: StoreThread
+    publisher: Publisher
+    progress: Progress
+    reader: Reader
+    out: Out
+    given: dict[Part, int]  # the last offset handed to an agent, for the watchdog
+    busy: int = 0  # agents at work or waiting for something with a cause
+
+    async def take(self, slices: Sequence[Slice]) -> None:
+        """One step. Returns when everything in it is applied, answered and acknowledged, or void."""
+        self.busy += 1
+        try:
+            await self._step(slices)
+        except (StateForeign, ProducerFatal) as error:
+            stop_loudly(str(error), error)
+        except Exception as error:
+            stop_loudly(f"a step failed: {type(error).__name__}: {error}", error)
+        finally:
+            self.busy -= 1
+
+    async def _step(self, slices: Sequence[Slice]) -> None:
+        read_ms, read_s = wall_ms(), time.perf_counter()
+        work = [(batch, applied) for batch in merge(slices) if (applied := await self._apply(batch))]
+        sends = [asyncio.create_task(self.publisher.send(list(self._letters(work))))]
+        questions = [question for _, applied in work for question in applied.questions]
+        for some in _runs(questions, QUESTIONS_MAX):
+            answers = await self._answers(some, read_ms=read_ms, read_s=read_s)
+            sends.append(asyncio.create_task(self.publisher.send(answers)))
+        with telemetry.STAGE_S.labels("publish").time():
+            await asyncio.gather(*sends)
+        for batch, _ in work:
+            self.progress.mark(batch.part, batch.last + 1)
+
+    async def _apply(self, batch: Batch) -> Applied | None:
+        self.given[batch.part] = batch.last
+        answer_from = self.progress.answered(batch.part) or 0
+        try:
+            with telemetry.STAGE_S.labels("apply").time():
+                applied = await self.store.patiently(
+                    batch.part.topic, self.engine.apply, batch, answer_from=answer_from, is_current=self._is_current
+                )
+        except OutOfTurn as error:
+            self._restart(batch.part, "slice out of turn", str(error))
+            return None
+        except StateLost as error:
+            telemetry.HWM_REGRESSIONS.labels(batch.part.topic).inc()
+            self._restart(batch.part, "store lost", str(error))
+            return None
+        if applied is not None:
+            _count(batch, applied)
+        return applied
+
+    async def _answers(self, questions: Sequence[Question], *, read_ms: int, read_s: float) -> list[Outgoing]:
+        with telemetry.STAGE_S.labels("answer").time():
+            ranked = await self.store.patiently("answers", self.engine.answer, questions, wall_ms=wall_ms())
+        stamp = Stamp(read_ms, wall_ms(), (time.perf_counter() - read_s) * 1000)
+        records: list[Outgoing] = []
+        for (ask, _), answer in zip(questions, ranked, strict=True):
+            records.append(recommendation(ask, answer, topic=self.out.recommendations, stamp=stamp))
+            if rows := served(ask, answer, topic=self.out.served_features, stamp=stamp):
+                records.append(rows)
+            telemetry.ANSWERS.labels(answer.level).inc()
+            telemetry.ANSWER_S.observe(stamp.latency_ms / 1000)
+            telemetry.EVENT_AGE_S.observe(max(0, read_ms - ask.log_ts_ms) / 1000)
+        return records
+
+    def _letters(self, work: Sequence[tuple[Batch, Applied]]) -> Iterator[Outgoing]:
+        for batch, applied in work:
+            for record, refused in applied.reading.refused:
+                yield dead_letter(self.out.dead_letters, batch.part, record, refused)
+
+    def _is_current(self, batch: Batch) -> bool:
+        return self.reader.seek_no(batch.part) == batch.seek_no
+
+    def _restart(self, part: Part, why: str, cause: str) -> None:
+        log.warning("seeking back", topic=part.topic, partition=part.partition, why=why, cause=cause)
+        telemetry.SEEKS.labels(why).inc()
+        self.reader.restart(part)
+
+
+async def serve(stream: Any, desk: Callable[[], Desk], *, batch_max: int) -> None:
+    """An agent's body: every slice of the stream, with what waits behind it, up to `batch_max` records a step."""
+    queue = stream.channel.queue
+    async for piece in stream:
+        await desk().take([piece, *waiting(queue, batch_max - len(piece.records))])
+
+
+def waiting(queue: Any, room: int) -> Iterator[Slice]:
+    """The slices that wait in an agent's queue, until `room` records are taken; never waits itself."""
+    while room > 0:
+        try:
+            piece = queue.get_nowait().value
+        except QueueEmpty:
+            return
+        room -= len(piece.records)
+        yield piece
+
+
+def stop_loudly(cause: str, error: BaseException | None = None) -> NoReturn:
+    """Says why and ends the process at once: a graceful stop would go on to commit."""
+    log.critical("stopping", cause=cause, exc_info=error)
+    sys.stderr.flush()
+    os._exit(EXIT_BROKEN)
+
+
+def wall_ms() -> int:
+    """The wall clock in epoch milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def _count(batch: Batch, applied: Applied) -> None:
+    topic = batch.part.topic
+    telemetry.RECORDS.labels(topic).inc(len(batch.records))
+    telemetry.BATCH_RECORDS.labels(topic).observe(len(batch.records))
+    if applied.reading.miskeyed:
+        telemetry.MISKEYED.labels(topic).inc(applied.reading.miskeyed)
+    for _, refused in applied.reading.refused:
+        telemetry.DEAD_LETTERS.labels(topic, telemetry.field_label(refused.field)).inc()
+
+
+def _runs(questions: Sequence[Question], size: int) -> Iterator[list[Question]]:
+    left = iter(questions)
+    while some := list(islice(left, size)):
+        yield some

@@ -1,0 +1,113 @@
+"""From a trigger to a question, and from a ranking to the records that go out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from features.scene import Floats, UserHistory
+from features.schema import ModelRef, Recommendation, RecommendationRequest, RecommendedItem, Trigger
+from pipeline.kafka.publisher import Outgoing
+from pipeline.reading import Ask
+from recommender.query import Query
+from recommender.recommend import Ranked
+from recommender.served import pack
+
+IDENTITY_HEX = 4
+SERVED_BYTES_MAX = 900_000  # a broker's default limit is 1 MB
+
+_ENCODER = msgspec.json.Encoder()
+
+
+class Stamp(NamedTuple):
+    """The clocks of one micro-batch: when it was read, and how long an answer took since."""
+
+    read_ms: int
+    now_ms: int
+    latency_ms: float
+
+
+def rec_id(ask: Ask, identity: str) -> str:
+    """topic-partition-offset and the first 4 hex of the log's identity: the same after a crash, never anothers.
+
+    >>> from features.store.port import Part
+    >>> rec_id(Ask(Part("user_actions", 3), 17, 0, None), "0a1b2c3d4e5f6071")
+    'user_actions-3-17-0a1b'
+    """
+    return f"{ask.part.topic}-{ask.part.partition}-{ask.offset}-{identity[:IDENTITY_HEX]}"
+
+
+def query(ask: Ask, *, identity: str, user: UserHistory, k: int) -> Query:
+    """The question of a trigger, `now` being its event time. A given list is answered whole unless it says `k`."""
+    record = ask.record
+    request = record if isinstance(record, RecommendationRequest) else None
+    given = request.item_ids if request else None
+    return Query(
+        query_id=rec_id(ask, identity),
+        user_id=record.user_id,
+        now_ms=record.ts_ms,
+        user=user,
+        k=(request.k if request and request.k else None) or (len(given) if given else k),
+        given=given,
+        context=(request.context or {}) if request else {},
+        item_context=_columns(request.item_context) if request and request.item_context else {},
+    )
+
+
+def recommendation(ask: Ask, ranked: Ranked, *, topic: str, stamp: Stamp) -> Outgoing:
+    """The answer as it goes out, keyed by the user."""
+    answer = Recommendation(
+        rec_id=ranked.query_id,
+        user_id=ask.record.user_id,
+        ts_ms=stamp.now_ms,
+        items=[
+            RecommendedItem(item_id, score, source)
+            for item_id, score, source in zip(ranked.item_ids, ranked.scores.tolist(), ranked.sources, strict=True)
+        ],
+        model=ModelRef(ranked.model_version, ranked.features_hash),
+        level=ranked.level,
+        cause=ranked.cause,
+        event_age_ms=age_ms(ask, stamp),
+        latency_ms=round(stamp.latency_ms, 3),
+        trigger=Trigger(ask.part.topic, ask.part.partition, ask.offset, ask.record.ts_ms),
+        request_id=ask.record.request_id if isinstance(ask.record, RecommendationRequest) else None,
+    )
+    return Outgoing(topic, ask.record.user_id.encode(), _ENCODER.encode(answer))
+
+
+def served(ask: Ask, ranked: Ranked, *, topic: str, stamp: Stamp) -> Outgoing | None:
+    """The rows behind the answer; None where nothing was shown or the rows are beyond what a broker takes."""
+    if not ranked.item_ids or ranked.matrix.nbytes > SERVED_BYTES_MAX:
+        return None
+    rows = pack(ranked, user_id=ask.record.user_id, ts_ms=ask.record.ts_ms, event_age_ms=age_ms(ask, stamp))
+    return Outgoing(topic, ask.record.user_id.encode(), rows)
+
+
+def without_answer(ask: Ask, *, identity: str, cause: str, features_hash: str) -> Ranked:
+    """An empty answer that says why: better than silence, which a consumer cannot tell from a loss."""
+    return Ranked(
+        query_id=rec_id(ask, identity),
+        item_ids=[],
+        scores=np.empty(0),
+        sources=[],
+        level="popular",
+        cause=cause,
+        model_version="none",
+        features_hash=features_hash,
+        matrix=np.empty((0, 0), np.float32),
+    )
+
+
+def age_ms(ask: Ask, stamp: Stamp) -> int:
+    """Wall time between the log's timestamp of the trigger and its reading."""
+    return max(0, stamp.read_ms - ask.log_ts_ms)
+
+
+def _columns(context: Mapping[str, list[float | None]]) -> dict[str, Floats]:
+    return {
+        name: np.array([np.nan if value is None else value for value in column], np.float32)
+        for name, column in context.items()
+    }

@@ -1,0 +1,272 @@
+"""The composition root: settings in, a Faust app out. `faust -A pipeline.app worker` and `headrace worker` both use it.
+
+Everything is put together here and nowhere else: which store, which sources, which filters, which model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import faust
+from confluent_kafka.admin import AdminClient
+from faust.types import TP
+
+from features import schema
+from features.catalog import catalog
+from features.state import State
+from features.store.port import FeatureStore, Part, StateLost
+from features.store.redis import RedisStore
+from features.view import StateView
+from pipeline import agents, telemetry
+from pipeline.config import Settings, load
+from pipeline.edge import WorkerEdge
+from pipeline.engine import Engine
+from pipeline.kafka import driver
+from pipeline.kafka.clients import confluent, faust_credentials
+from pipeline.kafka.publisher import Publisher
+from pipeline.logs import get_logger
+from pipeline.patience import StoreThread
+from pipeline.progress import Progress
+from pipeline.watchdog import LOOKS_PER_PERIOD, Probe, Watchdog, watch
+from recommender.candidates import SOURCES
+from recommender.filters import filters
+from recommender.model.artefact import load as load_ranker
+from recommender.model.registry import Registry
+from recommender.ranker import Cascade
+from recommender.recommend import Recommender
+
+log = get_logger(__name__)
+
+REBALANCE_S = 30.0
+WATCHDOG_LOOK_S_MAX = 3.0
+
+
+class _WithoutProducer(faust.app.BootStrategy):  # type: ignore[misc]
+    enable_kafka_producer = False  # ours is a confluent-kafka one
+
+
+class App(faust.App):  # type: ignore[misc]
+    """A Faust app that knows its edge (see `pipeline.kafka.driver`)."""
+
+    BootStrategy = _WithoutProducer
+    edge: WorkerEdge
+    edge_options: Any
+
+
+def build(settings: Settings) -> App:
+    """The worker as a Faust app; connects to nothing before it is started."""
+    driver.register()
+    app = App(settings.kafka.group, **faust_settings(settings))
+    pause, progress = telemetry.Pause(), Progress()
+    store = StoreThread(pause)
+    prefix = settings.kafka.topic_prefix
+    out = agents.Out(prefix + schema.RECOMMENDATIONS, prefix + schema.SERVED_FEATURES, prefix + schema.DEAD_LETTERS)
+    kinds = {prefix + name: name for name in schema.INPUT_TOPICS}
+    models: list[Registry] = []
+
+    def open_desk(identities: Mapping[str, str]) -> agents.Desk:
+        """Runs on the store thread, again and again until the store is there."""
+        opened = open_store(settings)
+        for topic, identity in identities.items():
+            opened.bind_log(topic, identity)
+        engine, registry = assemble(settings, opened, kinds=kinds, identities=identities)
+        models[:] = [registry]
+        publisher = Publisher(
+            settings.kafka,
+            on_trouble=lambda cause: pause.set("publisher", cause),
+            on_refused=lambda topic: telemetry.OUTPUT_REFUSED.labels(topic).inc(),
+        )
+        return agents.Desk(engine, store, publisher, progress, Reader(app), out, {})
+
+    app.edge = WorkerEdge(
+        admin=AdminClient(confluent(settings.kafka)),
+        inputs=tuple(kinds),
+        outputs=(out.recommendations, out.served_features, out.dead_letters),
+        store=store,
+        progress=progress,
+        pause=pause,
+        open_desk=open_desk,
+    )
+    app.edge_options = driver.Options(
+        settings.kafka.fetch_wait_ms, settings.kafka.fetch_max_bytes, settings.worker.slice_max
+    )
+    for topic in kinds:
+        _attach_agent(app, topic, settings)
+    _attach_life(app, settings, store, progress, pause, models)
+    return app
+
+
+def open_store(settings: Settings) -> FeatureStore:
+    """The configured store, its layout not opened yet."""
+    secret = settings.redis.password_file
+    return RedisStore(
+        settings.redis.url,
+        app=settings.redis.app,
+        shards=settings.redis.shards,
+        timeout_ms=settings.redis.timeout_ms,
+        password=Path(secret).read_text().strip() if secret else None,
+    )
+
+
+def assemble(
+    settings: Settings, store: FeatureStore, *, kinds: Mapping[str, str], identities: Mapping[str, str]
+) -> tuple[Engine, Registry]:
+    """State, view, path and model over one store."""
+    domain, asked = settings.domain, settings.recommend
+    state = State(store, domain)
+    view = StateView(store, domain, state.layout, freshness_ms=asked.freshness_ms)
+    features = catalog(domain, sources=[source.name for source in SOURCES])
+    model = settings.model
+    cascade = Cascade(model.cascade_trees, model.cascade_keep) if model.cascade_trees else None
+    registry = Registry(
+        Path(model.directory) / model.name,
+        lambda path: load_ranker(path, features, cascade=cascade, clock_s=time.perf_counter),
+    )
+    registry.refresh()
+    path = Recommender(
+        view,
+        features,
+        SOURCES,
+        filters(asked.filters, domain=domain, layout=state.layout, blocked_items=asked.blocked_items),
+        asked.quotas,
+        asked.candidates_max,
+        registry.current,
+        lambda: registry.cause,
+    )
+    actions = {action.name: action for action in domain.actions}
+    return Engine(domain, state, view, path, kinds, identities, actions, asked.k), registry
+
+
+def faust_settings(settings: Settings) -> dict[str, Any]:
+    """Faust's own settings; those of the research notes that cost correctness when left at their default."""
+    kafka, worker = settings.kafka, settings.worker
+    return {
+        "broker": [f"{driver.SCHEME}://{host}" for host in kafka.bootstrap.split(",")],
+        "producer_broker": [f"kafka://{host}" for host in kafka.bootstrap.split(",")],
+        "broker_credentials": faust_credentials(kafka),
+        "broker_session_timeout": kafka.session_timeout_ms / 1000,
+        "broker_heartbeat_interval": kafka.heartbeat_ms / 1000,
+        "broker_rebalance_timeout": REBALANCE_S,
+        "broker_commit_interval": kafka.commit_interval_ms / 1000,
+        "stream_buffer_maxsize": worker.slices_queued_max,
+        "stream_wait_empty": False,  # True lets a waiting block hold the rebalance
+        "topic_disable_leader": True,
+        "topic_allow_declare": False,
+        "web_enabled": worker.web_port > 0,
+        "web_host": worker.web_host,
+        "web_bind": worker.web_host,  # Faust's default is every interface
+        "web_port": worker.web_port or 6066,
+        "datadir": Path(worker.data_dir) / f"faust-{os.getpid()}",
+        "value_serializer": "raw",
+    }
+
+
+class Reader:
+    """What the agents ask of the driver, by way of the app's consumer."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def seek_no(self, part: Part) -> int:
+        """The number that a slice of `part` must carry to count."""
+        return int(self._app.consumer.seek_no(part))
+
+    def restart(self, part: Part) -> None:
+        """Read `part` again from where the state says."""
+        self._app.consumer.replace(TP(*part))
+
+
+def _attach_agent(app: App, topic: str, settings: Settings) -> None:
+    async def agent(stream: Any) -> None:
+        await agents.serve(stream, lambda: app.edge.desk, batch_max=settings.worker.batch_max)
+
+    app.agent(app.topic(topic, schema=driver.Untouched()), name=topic)(agent)
+
+
+def _attach_life(
+    app: App, settings: Settings, store: StoreThread, progress: Progress, pause: telemetry.Pause, models: list[Registry]
+) -> None:
+    """What runs beside the agents: heartbeat, lag, model, metrics, watchdog, and a clean end."""
+
+    async def metrics() -> None:
+        telemetry.serve(settings.worker.metrics_host, settings.worker.metrics_port)
+
+    async def beats() -> None:
+        while not app.should_stop:
+            await app.sleep(settings.redis.beat_ms / 1000)
+            if app.edge.is_ready:
+                await _beat(app, store, progress)
+
+    async def model() -> None:
+        while not app.should_stop:
+            await app.sleep(settings.model.poll_ms / 1000)
+            for registry in models:
+                changed: bool = await asyncio.to_thread(registry.refresh)
+                if changed:
+                    log.info("another model serves", version=getattr(registry.current(), "version", None))
+
+    async def watchdog() -> None:
+        limit_s = settings.worker.watchdog_ms / 1000
+        dog = Watchdog(Probe(settings.kafka), limit_s=limit_s)
+
+        def facts() -> tuple[dict[Part, int], bool]:
+            if not app.edge.is_ready:
+                return {}, False
+            desk = app.edge.desk
+            held = {part: last for part, last in desk.given.items() if desk.reader.seek_no(part) >= 0}
+            return held, desk.busy == 0 and not pause.active and not app.rebalancing
+
+        await watch(dog, period_s=min(limit_s / LOOKS_PER_PERIOD, WATCHDOG_LOOK_S_MAX), facts=facts)
+
+    async def revoked(_: Any, partitions: set[TP], **__: Any) -> None:
+        await app.edge.release([Part(*tp) for tp in partitions])
+
+    async def shutdown(_: Any, **__: Any) -> None:
+        if app.edge.is_ready:
+            await asyncio.to_thread(app.edge.desk.publisher.close)
+
+    for task in (metrics, beats, model, watchdog):
+        app.task(task)
+    app.on_partitions_revoked.connect(revoked)
+    app.on_before_shutdown.connect(shutdown)
+
+
+async def _beat(app: App, store: StoreThread, progress: Progress) -> None:
+    """Verifies and moves all marks; a loss that shows here is mended like one that shows in a step."""
+    desk = app.edge.desk
+    try:
+        await store.patiently("heartbeat", desk.engine.state.beat)
+    except StateLost as error:
+        telemetry.HWM_REGRESSIONS.labels(error.part.topic).inc()
+        log.warning("the store lost data, seeking back", cause=str(error))
+        desk.reader.restart(error.part)
+    except Exception as error:
+        agents.stop_loudly(f"the heartbeat failed: {error}", error)
+    for part in desk.given:
+        if (end := app.consumer.log_end(part)) is not None:
+            answered = progress.answered(part) or 0
+            telemetry.LAG.labels(part.topic, str(part.partition)).set(max(0, end - answered))
+
+
+def run_worker(settings: Settings) -> None:
+    """Runs one worker until it is told to stop (SIGTERM, SIGINT); never returns."""
+    from pipeline import logs
+
+    logs.set_up(level=settings.worker.log_level, form=settings.worker.log_format)
+    worker = faust.Worker(build(settings), override_logging=False, redirect_stdouts=False, quiet=True)
+    worker.execute_from_commandline()
+
+
+def __getattr__(name: str) -> Any:
+    """`app`, built on first use from HEADRACE_CONFIG: what `faust -A pipeline.app worker` asks for."""
+    if name != "app":
+        raise AttributeError(name)
+    path = os.environ.get("HEADRACE_CONFIG")
+    built = build(load(Path(path) if path else None, os.environ))
+    globals()["app"] = built
+    return built

@@ -1,0 +1,112 @@
+"""The worker's side of the driver's questions: ready to subscribe, where to start, what to commit, when to stop.
+
+Opening waits for the broker and the store with a visible cause; what contradicts the state stops the worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from features.store.port import Part, StateForeign, StateLost
+from pipeline.agents import Desk, stop_loudly
+from pipeline.kafka.log_identity import identities
+from pipeline.kafka.topics import missing
+from pipeline.logs import get_logger
+from pipeline.patience import BACKOFF_S, StoreThread
+from pipeline.progress import Progress
+from pipeline.telemetry import Pause
+
+if TYPE_CHECKING:
+    from features.state import Resume
+
+log = get_logger(__name__)
+
+REBUILD = "`headrace doctor` says more, `headrace rebuild` fills the state again"
+
+
+class WorkerEdge:
+    """Implements `pipeline.kafka.driver.Edge`. `desk` is there once `ready` has returned."""
+
+    def __init__(
+        self,
+        *,
+        admin: AdminClient,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        store: StoreThread,
+        progress: Progress,
+        pause: Pause,
+        open_desk: Callable[[Mapping[str, str]], Desk],
+    ) -> None:
+        self._admin, self._inputs, self._outputs = admin, tuple(inputs), tuple(outputs)
+        self._store, self._progress, self._pause, self._open_desk = store, progress, pause, open_desk
+        self._opening = asyncio.Lock()
+        self._desk: Desk | None = None
+
+    @property
+    def desk(self) -> Desk:
+        """The agents' desk."""
+        if self._desk is None:
+            raise RuntimeError("not ready yet: agents read only after the driver has subscribed")
+        return self._desk
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the desk is there."""
+        return self._desk is not None
+
+    async def ready(self) -> None:
+        """Waits for topics and store, checks that they belong together."""
+        async with self._opening:
+            if self._desk is not None:
+                return
+            found = await self._identities()
+            try:
+                self._desk = await self._store.patiently("start", self._open_desk, found)
+            except (StateForeign, ValueError) as error:
+                stop_loudly(f"{error}: {REBUILD}", error)
+
+    async def start(self, part: Part, *, committed: int | None, log_start: int) -> Resume:
+        """The state's start rule, waited for while the store is away."""
+        resume_part = self.desk.engine.state.resume
+        try:
+            resume = await self._store.patiently("start", resume_part, part, committed=committed, log_start=log_start)
+        except (StateForeign, StateLost) as error:
+            stop_loudly(f"{error}: {REBUILD}", error)
+        self._progress.begin(part, committed=committed, start=resume.start)
+        return resume
+
+    async def release(self, parts: Sequence[Part]) -> None:
+        """The state keeps no marks of parts that are somebody else's now."""
+        for part in parts if self._desk else ():
+            await self._store.once(self.desk.engine.state.release, part)
+
+    def committable(self, part: Part) -> int | None:
+        """What is answered is what gets committed."""
+        return self._progress.answered(part)
+
+    def refuse_log(self, part: Part, cause: str) -> None:
+        """The log and the state contradict each other."""
+        stop_loudly(f"{part.topic}-{part.partition}: {cause}: {REBUILD}")
+
+    async def _identities(self) -> dict[str, str]:
+        delay_s = BACKOFF_S[0]
+        while True:
+            try:
+                lacking = await asyncio.to_thread(missing, self._admin, (*self._inputs, *self._outputs))
+                if not lacking:
+                    found = await asyncio.to_thread(identities, self._admin, self._inputs)
+                    self._pause.set("broker", None)
+                    return found
+                self._pause.set("broker", f"topics missing: {', '.join(lacking)}; `headrace topics create` makes them")
+            except KafkaException as error:
+                self._pause.set("broker", f"broker: {error.args[0].str()}")
+            except StateForeign as error:
+                stop_loudly(str(error), error)
+            await asyncio.sleep(delay_s)
+            delay_s = min(delay_s * 2, BACKOFF_S[1])

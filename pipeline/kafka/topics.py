@@ -1,0 +1,124 @@
+"""The topics as `deploy/topics.toml` declares them: read, create, compare with the broker.
+
+The embedded broker takes part of it only (no `LogAppendTime`, no compaction, no retention are applied, though it
+remembers the words): `check` compares what the broker says, so a difference shows wherever the broker tells.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
+
+from pipeline.config import ConfigError
+
+ANSWER_S = 15.0
+
+
+HOUR_MS = 3_600_000
+DECLARED = Path(__file__).resolve().parents[2] / "deploy" / "topics.toml"
+
+
+class Topic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One declared topic; `deploy/topics.toml` explains the fields."""
+
+    name: str = ""
+    partitions: Annotated[int, msgspec.Meta(ge=1)] = 4
+    retention_hours: Annotated[int, msgspec.Meta(ge=-1)] = -1
+    cleanup: Literal["delete", "compact"] = "delete"
+    timestamp: Literal["log_append", "create"] = "create"
+    message_max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 1_048_576
+    key: str = ""
+    record: str = ""
+    description: str = ""
+
+    @property
+    def config(self) -> dict[str, str]:
+        """The same in Kafka's own words.
+
+        >>> Topic(name="t", retention_hours=2).config["retention.ms"]
+        '7200000'
+        """
+        return {
+            "cleanup.policy": self.cleanup,
+            "retention.ms": str(self.retention_hours * HOUR_MS if self.retention_hours >= 0 else -1),
+            "message.timestamp.type": "LogAppendTime" if self.timestamp == "log_append" else "CreateTime",
+            "max.message.bytes": str(self.message_max_bytes),
+        }
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    topics: dict[str, Topic]
+
+
+def load_topics(path: Path = DECLARED, *, prefix: str = "") -> tuple[Topic, ...]:
+    """The `[topics.NAME]` tables of a TOML file, names under `prefix`; raises `ConfigError` naming file and key."""
+    try:
+        declared = msgspec.convert(tomllib.loads(path.read_text()), _File).topics
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return tuple(msgspec.structs.replace(topic, name=prefix + name) for name, topic in declared.items())
+
+
+def create(admin: AdminClient, topics: Sequence[Topic], *, replication: int = 1) -> dict[str, str]:
+    """Creates what is missing; {name: "created" | "exists" | what went wrong}."""
+    wanted = [NewTopic(topic.name, topic.partitions, replication, config=topic.config) for topic in topics]
+    outcome = {}
+    for name, done in admin.create_topics(wanted, operation_timeout=ANSWER_S, request_timeout=ANSWER_S).items():
+        try:
+            done.result(ANSWER_S)
+            outcome[name] = "created"
+        except KafkaException as error:
+            code = error.args[0].code()
+            outcome[name] = "exists" if code == KafkaError.TOPIC_ALREADY_EXISTS else error.args[0].str()
+    return outcome
+
+
+def check(admin: AdminClient, topics: Sequence[Topic]) -> dict[str, list[str]]:
+    """{name: what differs from the declaration}; an empty list is a topic as declared.
+
+    Raises `KafkaException` when the broker does not answer.
+    """
+    seen = admin.list_topics(timeout=ANSWER_S).topics
+    found: dict[str, list[str]] = {}
+    for topic in topics:
+        there = seen.get(topic.name)
+        if there is None or there.error is not None:
+            found[topic.name] = ["missing: `headrace topics create`"]
+            continue
+        found[topic.name] = []
+        if len(there.partitions) != topic.partitions:
+            found[topic.name].append(f"{len(there.partitions)} partitions, declared {topic.partitions}")
+    present = [topic for topic in topics if not any("missing" in line for line in found[topic.name])]
+    for name, lines in _config_differences(admin, present).items():
+        found[name] += lines
+    return found
+
+
+def missing(admin: AdminClient, names: Sequence[str], *, timeout_s: float = ANSWER_S) -> list[str]:
+    """Those of `names` that the broker does not have; raises `KafkaException` when it does not answer."""
+    seen = admin.list_topics(timeout=timeout_s).topics
+    return [name for name in names if name not in seen or seen[name].error is not None or not seen[name].partitions]
+
+
+def _config_differences(admin: AdminClient, topics: Sequence[Topic]) -> dict[str, list[str]]:
+    asked = [ConfigResource(ConfigResource.Type.TOPIC, topic.name) for topic in topics]
+    declared = {topic.name: topic.config for topic in topics}
+    lines: dict[str, list[str]] = {}
+    for resource, answer in admin.describe_configs(asked, request_timeout=ANSWER_S).items() if asked else ():
+        try:
+            actual: Mapping[str, Any] = answer.result(ANSWER_S)
+        except KafkaException as error:
+            lines[resource.name] = [f"the broker does not tell its configuration ({error.args[0].str()})"]
+            continue
+        lines[resource.name] = [
+            f"{key} = {actual[key].value if key in actual else 'unknown to the broker'}, declared {value}"
+            for key, value in declared[resource.name].items()
+            if key not in actual or actual[key].value != value
+        ]
+    return lines

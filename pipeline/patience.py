@@ -1,0 +1,50 @@
+"""Waiting for what is away: back-off, the cause said once, no giving up.
+
+And the one thread that all work on the store runs on: the store's scripts, the features and the ranker are
+synchronous, so that replay and training run the very same code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from features.store.port import StoreAway
+from pipeline.telemetry import Pause
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+BACKOFF_S = (0.1, 5.0)
+
+
+class StoreThread:
+    """One thread, first come, first served. `pause` is told while the store is away."""
+
+    def __init__(self, pause: Pause) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._pause = pause
+
+    async def once(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Runs `call` on the thread; whatever it raises comes back."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: call(*args, **kwargs))
+
+    async def patiently(self, who: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same, again and again while the store is away. `who` names the waiting part in log and metrics."""
+        delay_s = BACKOFF_S[0]
+        while True:
+            try:
+                result = await self.once(call, *args, **kwargs)
+            except StoreAway as error:
+                self._pause.set(who, f"store: {error.cause}")
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, BACKOFF_S[1])
+            else:
+                self._pause.set(who, None)
+                return result
+
+    def close(self) -> None:
+        """Lets the running call end; what waits is dropped."""
+        self._pool.shutdown(wait=True, cancel_futures=True)

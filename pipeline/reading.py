@@ -1,0 +1,108 @@
+"""From raw records to facts for the state, questions for the recommender, and refusals for the dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from features.domain import Action
+from features.facts import Fact, Forget, Gone
+from features.schema import (
+    ITEMS,
+    USER_ACTIONS,
+    Impression,
+    InputRecord,
+    Item,
+    RecommendationRequest,
+    Refused,
+    UserAction,
+    check_id,
+    check_time,
+    decode,
+)
+from features.store.port import Part
+from pipeline.kafka.slices import LogRecord
+
+
+class Ask(NamedTuple):
+    """A record that wants an answer, and where it stands in the log."""
+
+    part: Part
+    offset: int
+    log_ts_ms: int
+    record: UserAction | RecommendationRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a run of records says: one fact each, the refused among them, and who wants an answer."""
+
+    facts: list[Fact]
+    refused: list[tuple[LogRecord, Refused]]
+    asks: list[Ask]
+    miskeyed: int
+
+
+def read(
+    kind: str, part: Part, records: Sequence[LogRecord], *, actions: Mapping[str, Action], answer_from: int
+) -> Reading:
+    """Reads `records` of `part`, a partition of the input topic `kind` (its name in the contract).
+
+    One answer a user for the newest of its triggering actions, one for each request; records below `answer_from`
+    have their answer. A record that cannot be read is a fact without content: it is counted, nothing else.
+    """
+    facts, refused, newest, requests = [], [], {}, []
+    miskeyed = 0
+    for record in records:
+        try:
+            content = _content(kind, record, actions)
+        except Refused as error:
+            refused.append((record, error))
+            facts.append(Fact(record.offset, None))
+            continue
+        facts.append(Fact(record.offset, content))
+        miskeyed += _is_miskeyed(content, record.key)
+        if record.offset < answer_from:
+            continue
+        if isinstance(content, UserAction):
+            if actions[content.action].trigger:
+                newest[content.user_id] = Ask(part, record.offset, record.timestamp, content)
+        elif isinstance(content, RecommendationRequest):
+            requests.append(Ask(part, record.offset, record.timestamp, content))
+    return Reading(facts, refused, [*newest.values(), *requests], miskeyed)
+
+
+def _content(kind: str, record: LogRecord, actions: Mapping[str, Action]) -> InputRecord | Forget | Gone:
+    if record.value is None:
+        return _tombstone(kind, record)
+    try:
+        content = decode(kind, record.value)
+    except Refused:
+        raise
+    except Exception as error:  # whatever a reader may trip over: poison never stops the stream
+        raise Refused("$", f"cannot be read: {type(error).__name__}: {error}") from error
+    check_time(content, log_ts_ms=record.timestamp)
+    if isinstance(content, UserAction) and content.action not in actions:
+        raise Refused("action", f"unknown action {content.action!r}")
+    return content
+
+
+def _tombstone(kind: str, record: LogRecord) -> Forget | Gone:
+    """A null value: forget the key's user, or the key's item is gone; it means nothing on the other topics."""
+    if kind not in (USER_ACTIONS, ITEMS):
+        raise Refused("$", "null value")
+    if record.key is None:
+        raise Refused("key", "null value without a key")
+    try:
+        key = record.key.decode()
+    except UnicodeDecodeError:
+        raise Refused("key", "not valid UTF-8") from None
+    check_id("key", key)
+    return Forget(key) if kind == USER_ACTIONS else Gone(key, record.timestamp)
+
+
+def _is_miskeyed(content: InputRecord | Forget | Gone, key: bytes | None) -> bool:
+    if isinstance(content, (UserAction, Impression, RecommendationRequest)):
+        return key != content.user_id.encode()
+    return isinstance(content, Item) and key != content.item_id.encode()

@@ -1,0 +1,103 @@
+"""Every metric of a worker, each declared once. Served at http://metrics_host:metrics_port/metrics.
+
+Labels are bounded: topics and partitions of the deployment, fields of the schema, the levels, a handful of causes.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram, start_http_server
+
+from features.schema import RECORD_OF_TOPIC
+from pipeline.logs import get_logger
+
+log = get_logger(__name__)
+
+_FAST_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+_AGES_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 60, 300, 3600, 86_400)
+_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 20_000)
+
+# Where a micro-batch spends its time: apply (decode and state), answer (candidates, features, ranking), publish.
+STAGE_S = Histogram("headrace_stage_seconds", "Time of one stage of a micro-batch", ["stage"], buckets=_FAST_S)
+# Records in one micro-batch: 1 when idle, grows under load.
+BATCH_RECORDS = Histogram("headrace_batch_records", "Records in one micro-batch", ["topic"], buckets=_SIZES)
+# Records taken from the log, refused ones included; repeats after a restart count again here (not in the state).
+RECORDS = Counter("headrace_records_total", "Records read", ["topic"])
+# Wall clock minus the log's timestamp when the worker read the triggering record.
+EVENT_AGE_S = Histogram("headrace_event_age_seconds", "Age of a trigger when read", buckets=_AGES_S)
+# From reading the trigger to its encoded answer.
+ANSWER_S = Histogram("headrace_answer_seconds", "Time in the worker of one answer", buckets=_FAST_S)
+# Answers by level: full, partial, popular.
+ANSWERS = Counter("headrace_answers_total", "Recommendations published", ["level"])
+# Refused records by the field that broke them ($: the record as a whole).
+DEAD_LETTERS = Counter("headrace_dead_letters_total", "Records refused", ["topic", "field"])
+# Records whose key is not the user (or item) they speak of: applied all the same, but order is no longer promised.
+MISKEYED = Counter("headrace_miskeyed_total", "Records under another key than their own", ["topic"])
+# Offsets between what is answered and the end of the log as the newest fetch saw it.
+LAG = Gauge("headrace_lag_records", "Records not yet answered", ["topic", "partition"])
+# 1 while the worker waits for something outside; the cause is the label.
+PAUSED = Gauge("headrace_paused", "1 while consumption waits for this", ["cause"])
+# The store had less than this process saw applied: it lost data and is being filled again from the log.
+HWM_REGRESSIONS = Counter("headrace_hwm_regressions_total", "Losses found in the store", ["topic"])
+# Seeks after the first placement, by why: `store lost`, `slice out of turn`.
+SEEKS = Counter("headrace_seeks_total", "Seeks back", ["why"])
+# Output records that the broker refuses for good (too large); logged and left out.
+OUTPUT_REFUSED = Counter("headrace_output_refused_total", "Output records given up", ["topic"])
+# Answers that fell back to the popular list because the path raised: a bug, with a traceback in the log.
+ANSWER_FAILURES = Counter("headrace_answer_failures_total", "Answers whose computation failed")
+# How long records have been waiting that nobody hands to the agent; at worker.watchdog_ms the worker exits with 75.
+STALLED_S = Gauge("headrace_stalled_seconds", "Time that the consumer has been silent in spite of waiting records")
+
+_FIELDS = {field for kind in RECORD_OF_TOPIC.values() for field in kind.__struct_fields__} | {"key"}
+
+
+def field_label(field: str) -> str:
+    """The schema's field in a refusal's path, `$` for anything else: a producer must not invent label values.
+
+    >>> field_label("item_ids[3]"), field_label("attributes.x"), field_label("evil")
+    ('item_ids', 'attributes', '$')
+    """
+    name = field.split("[")[0].split(".")[0]
+    return name if name in _FIELDS else "$"
+
+
+class Pause:
+    """What the worker waits for, said once when it changes: in the log and as `headrace_paused`."""
+
+    def __init__(self) -> None:
+        self._causes: dict[str, str] = {}
+
+    def set(self, who: str, cause: str | None) -> None:
+        """`who` waits because of `cause`; None: no longer."""
+        before = self._causes.get(who)
+        if before == cause:
+            return
+        if before is not None:
+            del self._causes[who]
+            if before not in self._causes.values():
+                PAUSED.labels(_short(before)).set(0)
+        if cause is None:
+            log.info("goes on", part=who)
+            return
+        self._causes[who] = cause
+        PAUSED.labels(_short(cause)).set(1)
+        log.warning("waiting", part=who, cause=cause)
+
+    @property
+    def active(self) -> bool:
+        """Whether anything waits."""
+        return bool(self._causes)
+
+
+def serve(host: str, port: int) -> int | None:
+    """Starts the metrics endpoint; the port it listens on, None when `port` is 0: off."""
+    if port == 0:
+        return None
+    server, _ = start_http_server(port, addr=host)
+    bound = int(server.server_port)
+    log.info("metrics", url=f"http://{host}:{bound}/metrics")
+    return bound
+
+
+def _short(cause: str) -> str:
+    """The cause's class: what stands before its first colon."""
+    return cause.split(":", 1)[0][:40]

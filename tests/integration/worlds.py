@@ -1,0 +1,277 @@
+"""A world for one test: topics of its own, a worker's settings, workers as processes, and what came out."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from features import schema
+from features.digest import digest
+from features.schema import Recommendation
+from features.store.redis import RedisStore
+from pipeline.config import Settings, load
+from pipeline.kafka.topics import create, load_topics
+from recommender.replay import Replayer
+
+TOML = """
+user_retention_days = 90
+[kafka]
+bootstrap = "{bootstrap}"
+group = "{name}"
+topic_prefix = "{prefix}"
+fetch_wait_ms = 10
+commit_interval_ms = 250
+[redis]
+url = "{redis_url}"
+app = "{name}"
+beat_ms = 300
+[recommend]
+candidates_max = 50
+[model]
+directory = "{directory}/models"
+[worker]
+web_port = 0
+metrics_port = {metrics_port}
+log_format = "console"
+data_dir = "{directory}/var"
+[[actions]]
+name = "view"
+[[actions]]
+name = "buy"
+weight = 5.0
+purchase = true
+trigger = false
+"""
+
+
+@dataclass
+class World:
+    """Ends its workers; the servers are shared."""
+
+    bootstrap: str
+    redis_url: str
+    directory: Path
+    name: str
+    metrics_port: int = 0
+    workers: list[subprocess.Popen] = field(default_factory=list)
+    sent: dict[str, dict[tuple[int, int], bytes]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.prefix = f"{self.name}."
+        self.config = self.directory / "worker.toml"
+        self.config.write_text(TOML.format(**vars(self)))
+        self.settings: Settings = load(self.config, {})
+        admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        assert set(create(admin, load_topics(prefix=self.prefix)).values()) == {"created"}
+        self.producer = Producer(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "log_level": 0,
+                "message.max.bytes": 16_777_216,
+                "partitioner": "murmur2_random",
+                "linger.ms": 0,
+            }
+        )
+
+    # --- workers
+
+    def start(self) -> subprocess.Popen:
+        log = (self.directory / f"worker-{len(self.workers)}.log").open("wb")
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "pipeline", "--config", str(self.config), "worker"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        )
+        log.close()
+        self.workers.append(worker)
+        return worker
+
+    def logs(self) -> str:
+        return "\n".join(path.read_text(errors="replace") for path in sorted(self.directory.glob("worker-*.log")))
+
+    def wait_for_log(self, text: str, *, within_s: float = 20, times: int = 1) -> None:
+        wait(lambda: self.logs().count(text) >= times, within_s, lambda: f"no {text!r} in\n{self.logs()}")
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            if worker.poll() is None:
+                worker.send_signal(signal.SIGCONT)
+                worker.kill()
+            worker.wait()
+        self.producer.flush(5)
+
+    # --- in
+
+    def publish(self, topic: str, records: Iterable[tuple[str | None, bytes | None]], *, partition: int = -1) -> None:
+        """Sends (key, value) records; where each lies in the log is noted in `sent`."""
+        noted = self.sent.setdefault(topic, {})
+
+        def report(error, message):
+            assert error is None, error
+            noted[message.partition(), message.offset()] = message.value()
+
+        for key, value in records:
+            while True:
+                try:
+                    self.producer.produce(
+                        self.prefix + topic,
+                        value,
+                        key,
+                        on_delivery=report,
+                        **({"partition": partition} if partition >= 0 else {}),
+                    )
+                    break
+                except BufferError:
+                    self.producer.poll(0.1)
+            self.producer.poll(0)
+        assert self.producer.flush(20) == 0
+
+    def recreate(self, topic: str) -> None:
+        """Deletes a topic and creates it again under the same name."""
+        admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        admin.delete_topics([self.prefix + topic])[self.prefix + topic].result(10)
+        declared = [each for each in load_topics(prefix=self.prefix) if each.name == self.prefix + topic]
+        assert set(create(admin, declared).values()) == {"created"}
+
+    # --- out
+
+    def messages(self, topic: str) -> list[Message]:
+        """Everything in an output topic now."""
+        reader = Consumer({
+            "bootstrap.servers": self.bootstrap, "group.id": "reader", "log_level": 0, "fetch.wait.max.ms": 10,
+            "isolation.level": "read_committed",
+        })  # fmt: skip
+        name = self.prefix + topic
+        parts = reader.list_topics(name, timeout=5).topics[name].partitions
+        reader.assign([TopicPartition(name, part, 0) for part in parts])
+        found: list[Message] = []
+        quiet = 0
+        while quiet < 3:
+            batch = [message for message in reader.consume(1000, timeout=0.15) if message.error() is None]
+            found += batch
+            quiet = 0 if batch else quiet + 1
+        reader.close()
+        return found
+
+    def recommendations(self) -> list[Recommendation]:
+        return [
+            msgspec.json.decode(message.value(), type=Recommendation)
+            for message in self.messages(schema.RECOMMENDATIONS)
+        ]
+
+    def dead(self) -> dict[tuple[str, int, int], dict[str, bytes]]:
+        """{(source topic, partition, offset): headers and value}."""
+        letters = {}
+        for message in self.messages(schema.DEAD_LETTERS):
+            headers = dict(message.headers())
+            at = headers["topic"].decode(), int(headers["partition"]), int(headers["offset"])
+            letters[at] = {**headers, "value": message.value(), "key": message.key()}
+        return letters
+
+    def unanswered(self) -> set[tuple[str, int, int]]:
+        """(user, partition, offset) of triggering actions without an answer at the same or a later offset."""
+        newest: dict[tuple[str, int], int] = {}
+        for answer in self.recommendations():
+            if answer.trigger is not None and answer.request_id is None:
+                at = answer.user_id, answer.trigger.partition
+                newest[at] = max(newest.get(at, -1), answer.trigger.offset)
+        open_ones = set()
+        for (partition, offset), value in self.sent.get(schema.USER_ACTIONS, {}).items():
+            user = trigger_user(value)
+            if user is not None and newest.get((user, partition), -1) < offset:
+                open_ones.add((user, partition, offset))
+        return open_ones
+
+    def wait_until_answered(self, *, within_s: float = 25) -> None:
+        wait(
+            lambda: not self.unanswered(),
+            within_s,
+            lambda: f"{sorted(self.unanswered())[:5]} unanswered\n{self.logs()[-4000:]}",
+        )
+
+    # --- state
+
+    def store(self) -> RedisStore:
+        return RedisStore(
+            self.redis_url, app=self.name, shards=self.settings.redis.shards, timeout_ms=self.settings.redis.timeout_ms
+        )
+
+    def counts(self) -> dict[str, int]:
+        store = self.store()
+        store.open(self.settings.domain)
+        counts = {key.replace(self.prefix, ""): value for key, value in store.counts().items()}
+        store.close()
+        return counts
+
+    def digest(self) -> str:
+        store = self.store()
+        layout = store.open(self.settings.domain)
+        found = digest(store, layout, self.settings.domain)
+        store.close()
+        return found
+
+    def replayed_digest(self) -> str:
+        """The digest of everything sent, applied in memory, one partition after the other."""
+        replayer = Replayer(self.settings.domain)
+        for topic in (schema.ITEMS, schema.IMPRESSIONS, schema.USER_ACTIONS):
+            for _, value in sorted(self.sent.get(topic, {}).items()):
+                try:
+                    record = schema.decode(topic, value)
+                except schema.Refused:
+                    record = None
+                replayer.feed(topic, record)
+        replayer.settle()
+        return replayer.digest()
+
+
+def wait(done: Callable[[], bool], within_s: float, why: Callable[[], str]) -> None:
+    until = time.monotonic() + within_s
+    while not done():
+        assert time.monotonic() < until, why()
+        time.sleep(0.1)
+
+
+def action(event: str, user: str, item: str, *, name: str = "view", ts_ms: int | None = None) -> tuple[str, bytes]:
+    """(key, value) of a user action, now unless told."""
+    record = {"event_id": event, "user_id": user, "item_id": item, "action": name, "ts_ms": ts_ms or now_ms()}
+    return user, json.dumps(record).encode()
+
+
+def traffic(count: int, *, seed: str = "e", users: int = 40, items: int = 60) -> list[tuple[str, bytes]]:
+    """Users who wander over neighbouring items; every seventh action buys."""
+    start = now_ms() - count * 10
+    return [
+        action(
+            f"{seed}{n}",
+            f"u{n * 7 % users}",
+            f"i{(n * 7 % users + n // users) % items}",
+            name="buy" if n % 7 == 0 else "view",
+            ts_ms=start + n * 10,
+        )
+        for n in range(count)
+    ]
+
+
+def trigger_user(value: bytes | None) -> str | None:
+    """The user whom a record asks an answer for, None if it asks none."""
+    try:
+        record = schema.decode(schema.USER_ACTIONS, value or b"")
+    except schema.Refused:
+        return None
+    return record.user_id if record.action == "view" else None
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000

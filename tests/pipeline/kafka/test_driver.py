@@ -1,0 +1,139 @@
+"""The slice driver leans on private names of faust-streaming 0.15.3; here each of them is called by name.
+
+When one of these fails after an upgrade: read what became of the name in the new release, then move the pin.
+"""
+
+import inspect
+from importlib.metadata import version
+
+import aiokafka
+import faust
+import pytest
+from faust.transport import consumer as base
+from faust.transport.drivers import TRANSPORTS
+from faust.transport.drivers import aiokafka as stock
+
+from pipeline.kafka import driver
+
+
+def test_the_pinned_release_is_installed():
+    assert version("faust-streaming") == "0.15.3"
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (stock.AIOKafkaConsumerThread, "__post_init__"),
+        (stock.AIOKafkaConsumerThread, "_create_worker_consumer"),
+        (stock.AIOKafkaConsumerThread, "_fetch_records"),
+        (stock.AIOKafkaConsumerThread, "_ensure_consumer"),
+        (stock.AIOKafkaConsumerThread, "_commit"),
+        (stock.AIOKafkaConsumerThread, "call_thread"),
+        (stock.Consumer, "_new_consumer_thread"),
+        (base.Consumer, "perform_seek"),
+        (base.Consumer, "seek_to_committed"),
+        (base.Consumer, "getmany"),
+        (base.Consumer, "_getmany"),
+        (base.Consumer, "_get_active_partitions"),
+        (base.Consumer, "_filter_tps_with_pending_acks"),
+        (base.Consumer, "_new_offset"),
+        (base.Consumer, "_should_commit"),
+        (base.Consumer, "_commit_offsets"),
+        (base.Consumer, "_add_gap"),
+        (base.Consumer, "on_partitions_revoked"),
+        (base.Consumer, "verify_event_path"),
+        (base.Consumer, "ack"),
+    ],
+)
+def test_faust_still_has_the_name(owner, name):
+    assert callable(getattr(owner, name, None)), f"faust-streaming no longer has {owner.__name__}.{name}"
+
+
+@pytest.mark.parametrize(
+    ("method", "names"),
+    [
+        (base.Consumer._drain_messages, ("_read_offset", "getmany", "suspend_flow")),
+        (base.Consumer.perform_seek, ("seek_to_committed", "_committed_offset", "_read_offset")),
+        (base.Consumer._commit_tps, ("_filter_committable_offsets", "_commit_offsets")),
+        (base.Consumer._filter_committable_offsets, ("_new_offset", "_should_commit")),
+        (base.Consumer.force_commit, ("_filter_tps_with_pending_acks", "_commit_tps")),
+        (base.Consumer.on_buffer_full, ("_buffered_partitions",)),
+        (stock.AIOKafkaConsumerThread.getmany, ("_fetch_records", "call_thread")),
+    ],
+)
+def test_faust_still_calls_what_the_driver_overrides(method, names):
+    source = inspect.getsource(method)
+    for name in names:
+        assert name in source, f"{method.__qualname__} no longer uses {name}"
+
+
+def test_the_kafka_client_still_has_the_settings_that_the_driver_sets():
+    parameters = inspect.signature(aiokafka.AIOKafkaConsumer.__init__).parameters
+    source = inspect.getsource(aiokafka.AIOKafkaConsumer)
+    for name in (
+        "fetch_max_wait_ms",
+        "fetch_max_bytes",
+        "max_partition_fetch_bytes",
+        "isolation_level",
+        "auto_offset_reset",
+    ):
+        assert name in parameters
+        assert f"self._{name} = {name}" in source, f"aiokafka no longer keeps {name} until start()"
+
+
+def test_the_scheme_leads_to_the_driver():
+    driver.register()
+    assert TRANSPORTS.by_name(driver.SCHEME) is driver.Transport
+
+
+class Edge:
+    """An edge that has answered up to 7."""
+
+    def committable(self, part):
+        return 7 if part.partition == 0 else None
+
+
+@pytest.fixture
+async def consumer():
+    driver.register()
+    app = faust.App("t", broker=f"{driver.SCHEME}://127.0.0.1:1", topic_disable_leader=True)
+    app.edge = Edge()
+    app.edge_options = driver.Options(fetch_wait_ms=10, fetch_max_bytes=17_000_000, slice_max=500)
+    yield app.consumer
+    app.consumer._thread.thread_loop.close()  # made with the thread object, which is never started here
+
+
+async def test_what_the_edge_has_answered_is_what_gets_committed(consumer):
+    part0, part1 = faust.types.TP("t", 0), faust.types.TP("t", 1)
+    assert consumer._filter_committable_offsets([part0, part1]) == {part0: 7}
+
+
+async def test_a_commit_never_moves_back(consumer):
+    part = faust.types.TP("t", 0)
+    consumer._committed_offset[part] = 9
+    assert consumer._filter_committable_offsets([part]) == {}
+
+
+async def test_a_commit_that_failed_is_due_again(consumer, monkeypatch):
+    part, outcomes = faust.types.TP("t", 0), [False, True]
+
+    async def commit(offsets):
+        return outcomes.pop(0)
+
+    monkeypatch.setattr(consumer, "_commit", commit)
+    assert not await consumer._commit_offsets({part: 7})
+    assert consumer._filter_committable_offsets([part]) == {part: 7}
+    assert await consumer._commit_offsets({part: 7})
+    assert consumer._filter_committable_offsets([part]) == {}
+
+
+async def test_a_restart_makes_slices_on_their_way_void(consumer):
+    part = faust.types.TP("t", 0)
+    consumer.replace(part)
+    before = consumer.seek_no(part)
+    consumer.replace(part)
+    assert consumer.seek_no(part) > before
+
+
+async def test_a_part_that_is_not_held_has_no_seek_number(consumer):
+    assert consumer.seek_no(faust.types.TP("t", 5)) == -1

@@ -1,0 +1,138 @@
+"""A batch on the store thread, over the real state, view and path on the memory store."""
+
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from features.catalog import catalog
+from features.domain import Action, Domain
+from features.schema import Recommendation
+from features.state import State
+from features.store.memory import MemoryStore
+from features.store.port import Part
+from features.view import StateView
+from pipeline.answers import Stamp, recommendation
+from pipeline.engine import Batch, Engine, OutOfTurn
+from pipeline.kafka.slices import LogRecord
+from recommender.candidates import SOURCES
+from recommender.filters import filters
+from recommender.recommend import Recommender
+from recommender.served import pack, unpack
+
+NOW = 1_700_000_000_000
+DOMAIN = Domain(actions=(Action("view"), Action("buy", purchase=True, weight=5)))
+PART = Part("user_actions", 0)
+ALWAYS = {"answer_from": 0, "is_current": lambda batch: True}
+
+
+class BrokenRecommender:
+    """Fails for one user, as a bug would."""
+
+    def __init__(self, path, user):
+        self.path, self.user, self.catalog = path, user, path.catalog
+
+    def recommend(self, queries):
+        if any(query.user_id == self.user for query in queries):
+            raise ZeroDivisionError
+        return self.path.recommend(queries)
+
+
+@pytest.fixture
+def engine():
+    state = State(store := MemoryStore(), DOMAIN)
+    view = StateView(store, DOMAIN, state.layout, freshness_ms=0)
+    features = catalog(DOMAIN, sources=[source.name for source in SOURCES])
+    quotas = {source.name: 1.0 for source in SOURCES}
+    path = Recommender(
+        view, features, SOURCES, filters([], domain=DOMAIN, layout=state.layout), quotas, 200, lambda: None
+    )
+    parts = (PART, Part("recommendation_requests", 0))
+    for part in parts:
+        state.resume(part, committed=None, log_start=0)
+    kinds = {part.topic: part.topic for part in parts}
+    actions = {action.name: action for action in DOMAIN.actions}
+    return Engine(DOMAIN, state, view, path, kinds, dict.fromkeys(kinds, "0a1b2c3d4e5f6071"), actions, 20)
+
+
+def action(offset, user, item, name="view"):
+    value = f'{{"event_id":"e{offset}","user_id":"{user}","item_id":"{item}","action":"{name}","ts_ms":{NOW + offset}}}'
+    return LogRecord(offset, NOW + offset, user.encode(), value.encode())
+
+
+def batch(*records, follows=-1, part=PART):
+    return Batch(part, follows, 1, list(records))
+
+
+def traffic():
+    """Twelve users who look at neighbouring items."""
+    return [action(n, f"u{n % 12}", f"i{(n % 12 + n // 12) % 9}") for n in range(60)]
+
+
+def test_every_trigger_has_an_answer_with_items_that_others_looked_at(engine):
+    applied = engine.apply(batch(*traffic()), **ALWAYS)
+    answers = engine.answer(applied.questions, wall_ms=NOW)
+    assert len(answers) == 12
+    assert all(answer.item_ids for answer in answers)
+    assert {answer.query_id for answer in answers} == {f"user_actions-0-{n}-0a1b" for n in range(48, 60)}
+
+
+def test_a_batch_after_a_gap_is_out_of_turn(engine):
+    with pytest.raises(OutOfTurn):
+        engine.apply(batch(action(5, "u", "i"), follows=4), **ALWAYS)
+
+
+def test_a_void_batch_changes_nothing(engine):
+    assert engine.apply(batch(action(0, "u", "i")), answer_from=0, is_current=lambda batch: False) is None
+    assert engine.state.position(PART) == 0
+
+
+def test_poison_between_good_ones_takes_nothing_with_it(engine):
+    applied = engine.apply(batch(action(0, "a", "i"), LogRecord(1, NOW, b"x", b"{"), action(2, "b", "j")), **ALWAYS)
+    assert [refused.field for _, refused in applied.reading.refused] == ["$"]
+    assert len(engine.answer(applied.questions, wall_ms=NOW)) == 2
+    assert engine.state.position(PART) == 3
+
+
+def test_given_items_come_back_exactly_scored_and_sorted(engine):
+    engine.apply(batch(*traffic()), **ALWAYS)
+    request = b'{"request_id":"r","user_id":"u1","ts_ms":1700000001000,"item_ids":["i3","never seen","i1"]}'
+    part = Part("recommendation_requests", 0)
+    applied = engine.apply(batch(LogRecord(0, NOW, b"u1", request), part=part), **ALWAYS)
+    (answer,) = engine.answer(applied.questions, wall_ms=NOW)
+    assert sorted(answer.item_ids) == ["i1", "i3", "never seen"]
+    assert list(answer.scores) == sorted(answer.scores, reverse=True)
+
+
+def test_a_bug_in_one_ranking_leaves_the_others_and_still_answers(engine):
+    applied = engine.apply(batch(*traffic()), **ALWAYS)
+    answers = replace(engine, recommender=BrokenRecommender(engine.recommender, "u3")).answer(
+        applied.questions, wall_ms=NOW
+    )
+    causes = {
+        question.ask.record.user_id: answer.cause for question, answer in zip(applied.questions, answers, strict=True)
+    }
+    assert causes["u3"] == "internal error: ZeroDivisionError"
+    assert causes["u4"] != causes["u3"]
+
+
+def test_a_record_that_goes_out_reads_back(engine):
+    applied = engine.apply(batch(*traffic()), **ALWAYS)
+    answer = engine.answer(applied.questions, wall_ms=NOW)[0]
+    ask = applied.questions[0].ask
+    sent = recommendation(ask, answer, topic="out", stamp=Stamp(NOW + 500, NOW + 510, 9.87654))
+    record = msgspec.json.decode(sent.value, type=Recommendation)
+    assert (sent.topic, sent.key) == ("out", ask.record.user_id.encode())
+    assert record.event_age_ms == NOW + 500 - ask.log_ts_ms
+    assert record.latency_ms == 9.877
+    assert [item.item_id for item in record.items] == answer.item_ids
+    assert record.trigger.offset == ask.offset
+
+
+def test_the_served_rows_are_the_scored_rows(engine):
+    applied = engine.apply(batch(*traffic()), **ALWAYS)
+    answer = engine.answer(applied.questions, wall_ms=NOW)[0]
+    served, rows = unpack(pack(answer, user_id="u", ts_ms=NOW, event_age_ms=7))
+    assert served.item_ids == answer.item_ids
+    assert served.event_age_ms == 7
+    assert rows.tobytes() == answer.matrix.tobytes()

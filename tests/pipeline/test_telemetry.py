@@ -1,0 +1,27 @@
+"""A pause is said once when it changes."""
+
+from prometheus_client import REGISTRY
+
+from pipeline.telemetry import Pause
+
+
+def paused(cause):
+    return REGISTRY.get_sample_value("headrace_paused", {"cause": cause})
+
+
+def test_a_pause_shows_its_cause_while_it_lasts():
+    pause = Pause()
+    pause.set("answers", "store: timed out")
+    assert (pause.active, paused("store")) == (True, 1)
+    pause.set("answers", None)
+    assert (pause.active, paused("store")) == (False, 0)
+
+
+def test_a_cause_lasts_until_the_last_that_waits_for_it_goes_on():
+    pause = Pause()
+    pause.set("a", "store: x")
+    pause.set("b", "store: x")
+    pause.set("a", None)
+    assert paused("store") == 1
+    pause.set("b", None)
+    assert paused("store") == 0
