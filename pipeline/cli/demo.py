@@ -11,8 +11,9 @@ import click
 from rich.console import Console
 from rich.live import Live
 
-from pipeline.demo.run import DemoError, Options, Summary, run
+from pipeline.demo.run import DemoError, Options, run
 from pipeline.demo.screen import Frame, line, picture
+from pipeline.demo.summary import Summary
 from pipeline.demo.supervisor import WorkerGone
 from pipeline.embedded import EmbeddedError
 

@@ -77,7 +77,7 @@ def dataset(directory: Path, *, rate: float | None) -> Plan:
 
 
 def complete_journey(directory: Path, *, rate: float | None) -> Plan:
-    """The pip package's purchases, converted to a folder below `directory` first (about a minute)."""
+    """The pip package's purchases, converted to a folder below `directory` first (some ten seconds)."""
     write(directory, ((row.topic, row.raw) for row in completejourney.rows()))
     return _log(completejourney.NAME, initialise(directory), lambda: read_as_is(directory), rate)
 

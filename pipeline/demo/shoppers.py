@@ -83,7 +83,8 @@ class Shop:
 
     def __init__(self, world: World, rng: np.random.Generator, *, active: int = 200) -> None:
         self.world = world
-        self.shown: dict[Kind, Shown] = {"recommended": Shown(), "trending": Shown(), "own": Shown(), "search": Shown()}
+        self.shown: dict[Kind, Shown] = {}
+        self.count_afresh()
         self._rng = rng
         users = len(world.tastes)
         self._control = rng.random(users) < CONTROL_SHARE
@@ -126,6 +127,10 @@ class Shop:
             self._for_user[user_id] = (rec_id, known)
         else:
             self._for_request[request_id] = (rec_id, known)
+
+    def count_afresh(self) -> None:
+        """Starts the hit rates again: what was shown before recommendations flowed compares nothing."""
+        self.shown = {"recommended": Shown(), "trending": Shown(), "own": Shown(), "search": Shown()}
 
     def is_control(self, user_id: str) -> bool:
         """Whether this user belongs to the control group, which sees trending lists only."""

@@ -63,7 +63,8 @@ class Supervisor:
             )
         self._process = None
         self._start_at_s = now_s + BACKOFF_S[min(self._quick_deaths, len(BACKOFF_S)) - 1]
-        return f"the worker ended with code {code}"
+        # A signal needs no last words, and has none.
+        return f"the worker ended with code {code}" + ("" if code < 0 else f"\n{child.tail_of(self.log, lines=3)}")
 
     def stop(self) -> None:
         """SIGTERM, and SIGKILL after 15 s."""

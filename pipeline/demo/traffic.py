@@ -116,7 +116,8 @@ def past(shop: Shop, judge: Judge, *, records: int, now_ms: int) -> Iterator[Pos
 
 
 def live(shop: Shop, judge: Judge, inbox: deque[Recommendation], clock_ms: Callable[[], int]) -> Iterator[Post]:
-    """The shop from now on, without an end; shows its visitors what comes in by `inbox`."""
+    """The shop from now on, without an end; shows its visitors what comes in by `inbox`. Hit rates count from here."""
+    shop.count_afresh()
     last_ms = 0
     while True:
         while inbox:
