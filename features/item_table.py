@@ -78,8 +78,10 @@ class ItemTable:
     def columns(self, rows: Rows, *, now_ms: int) -> ItemColumns:
         """Everything known of the rows at the minute of `now_ms`."""
         self._decode_rings(rows, now_ms // MINUTE_MS)
-        lifetime = self._lifetime[rows] * self._living[rows, None]
-        return self._gathered(rows, counts=self._counts[rows], decays=self._decays[rows], lifetime=lifetime)
+        # take: six times as fast as indexing by an array
+        lifetime = self._lifetime.take(rows, axis=0) * self._living.take(rows)[:, None]
+        counts, decays = self._counts.take(rows, axis=0), self._decays.take(rows, axis=0)
+        return self._gathered(rows, counts=counts, decays=decays, lifetime=lifetime)
 
     def records(self, rows: Rows) -> ItemColumns:
         """What the catalogue knows of the rows; the counts have no columns."""
@@ -103,24 +105,24 @@ class ItemTable:
         return [self._ids[row] for row in rows.tolist()]
 
     def _gathered(self, rows: Rows, *, counts: Floats, decays: Floats, lifetime: Floats) -> ItemColumns:
-        numbers = self._values[rows]
+        numbers = self._values.take(rows, axis=0)
         return ItemColumns(
-            hashes=self._hashes[rows],
+            hashes=self._hashes.take(rows),
             counts=counts,
             decayed=decays,
             lifetime=lifetime,
-            first_ts_ms=self._first_ts_ms[rows],
-            known=self._known[rows],
-            available=self._available[rows],
+            first_ts_ms=self._first_ts_ms.take(rows),
+            known=self._known.take(rows),
+            available=self._available.take(rows),
             numbers={name: numbers[:, index] for index, name in enumerate(self._numbers)},
             sets={name: pool.column(rows) for name, pool in self.pools.items()},
         )
 
     def _stale(self, rows: Rows, read: NDArray[np.int64], freshness_ms: int, tick: Tick) -> list[int]:
         """Of the rows, each once, those to be read again: `read` holds the tick and wall time of the last read."""
-        number, wall_ms = read[rows, 0], read[rows, 1]
-        stale = rows[(number != tick.number) & (tick.wall_ms - wall_ms >= freshness_ms)]
-        return list(dict.fromkeys(stale.tolist()))
+        last = read.take(rows, axis=0)
+        stale = (last[:, 0] != tick.number) & (tick.wall_ms - last[:, 1] >= freshness_ms)
+        return list(dict.fromkeys(rows[stale].tolist())) if stale.any() else []
 
     def _read_rings(self, rows: Sequence[int], tick: Tick) -> None:
         if not rows:
@@ -142,9 +144,10 @@ class ItemTable:
         self._records_read[rows] = tick
 
     def _decode_rings(self, rows: Rows, minute: int) -> None:
-        stale = rows[self._minute[rows] != minute]
-        if not len(stale):
+        other = self._minute.take(rows) != minute
+        if not other.any():
             return
+        stale = rows[other]
         now_ms = minute * MINUTE_MS
         retention_ms = self._domain.item_retention_ms
         rings = unpack([self._rings[row] for row in stale.tolist()], columns=self._columns)

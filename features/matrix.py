@@ -42,9 +42,7 @@ def matrix(scene: Scene, features: Sequence[Feature], relatives: Relatives, *, w
         else:
             cells[:, start : start + len(names)] = fill(scene)
         start += len(names)
-    ratio = slice(len(relatives.bases) - relatives.ratios, None)
-    forms = relative(cells[:, list(relatives.bases)])
-    for block in (forms.rank, forms.z, forms.to_min[:, ratio], forms.to_median[:, ratio]):
+    for block in relative(cells[:, list(relatives.bases)], ratios=relatives.ratios):
         cells[:, start : start + block.shape[1]] = block
         start += block.shape[1]
     return cells

@@ -15,9 +15,9 @@ from features.scene import Floats
 
 
 class Relative(NamedTuple):
-    """All float32[n, r]. `rank`: average rank from the smallest = 1, ties share. `z`: standard score (0 where all are
-    equal). `to_min`, `to_median`: ratios, NaN where the divisor is not positive. NaN values stay NaN and count for
-    nobody.
+    """`rank`, `z` float32[n, r]; `to_min`, `to_median` float32[n, ratios], of the last columns. `rank`: average rank
+    from the smallest = 1, ties share. `z`: standard score (0 where all are equal). The ratios are NaN where the divisor
+    is not positive. NaN values stay NaN and count for nobody.
     """
 
     rank: Floats
@@ -26,19 +26,17 @@ class Relative(NamedTuple):
     to_median: Floats
 
 
-def relative(values: Floats) -> Relative:
-    """The list-relative forms of float32[n, r], column by column.
+def relative(values: Floats, *, ratios: int) -> Relative:
+    """The list-relative forms of float32[n, r], column by column; the ratios of the last `ratios` columns only.
 
-    >>> relative(np.float32([[3], [1], [1], [np.nan]])).rank.ravel().tolist()
-    [3.0, 1.5, 1.5, nan]
-    >>> relative(np.float32([[3], [1], [1], [np.nan]])).to_min.ravel().tolist()
-    [3.0, 1.0, 1.0, nan]
+    >>> forms = relative(np.float32([[3], [1], [1], [np.nan]]), ratios=1)
+    >>> forms.rank.ravel().tolist(), forms.to_min.ravel().tolist()
+    ([3.0, 1.5, 1.5, nan], [3.0, 1.0, 1.0, nan])
     """
     rows = np.ascontiguousarray(values.T)
     columns, n = rows.shape
     if not rows.size:
-        empty = np.empty(values.shape, np.float32)
-        return Relative(empty, empty, empty, empty)
+        return Relative(values, values, values[:, columns - ratios :], values[:, columns - ratios :])
     # flat indices: take_along_axis and put_along_axis cost four times as much
     order = (np.argsort(rows, axis=1) + np.arange(0, columns * n, n)[:, None]).ravel()
     ordered = rows.ravel()[order].reshape(columns, n)
@@ -49,12 +47,10 @@ def relative(values: Floats) -> Relative:
     with np.errstate(invalid="ignore", divide="ignore"):
         centre, spread = _moments(ordered, absent, size)
         z = np.where(np.isnan(rows) | (spread > 0), (rows - centre) / spread, np.float32(0))
-        forms = (
-            rank.reshape(columns, n),
-            z,
-            rows / _positive(ordered[:, :1]),
-            rows / _positive(_median(ordered, size)),
-        )
+        last, sorted_last = rows[columns - ratios :], ordered[columns - ratios :]
+        to_min = last / _positive(sorted_last[:, :1])
+        to_median = last / _positive(_median(sorted_last, size[columns - ratios :]))
+    forms = (rank.reshape(columns, n), z, to_min, to_median)
     return Relative(*(form.T for form in forms))
 
 

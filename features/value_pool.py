@@ -20,14 +20,14 @@ VALUES_MAX = 1 << 20
 class ValuePool:
     """Rows of value codes in one growing array; replaced rows leave holes, closed when they outweigh the rest."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, room: int = 1024) -> None:
         self.values: list[str] = []
         self._code_of: dict[str, int] = {}
-        self._codes = np.empty(1024, np.int64)
+        self._codes = np.empty(room, np.int64)
         self._used = 0
         self._start = np.zeros(0, np.int64)
         self._size = np.zeros(0, np.int64)
-        self._frequencies = np.zeros(1024, np.int64)
+        self._frequencies = np.zeros(room, np.int64)
         self._idf: Floats | None = None
         self._idf_documents = -1
 
@@ -52,11 +52,11 @@ class ValuePool:
 
     def column(self, rows: NDArray[np.intp]) -> SetColumn:
         """The values of these rows, in each record's own order."""
-        sizes = self._size[rows]
+        sizes = self._size.take(rows)
         start = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(sizes, out=start[1:])
-        at = np.arange(start[-1]) + np.repeat(self._start[rows] - start[:-1], sizes)
-        return SetColumn(start, self._codes[at])
+        at = np.arange(start[-1]) + np.repeat(self._start.take(rows) - start[:-1], sizes)
+        return SetColumn(start, self._codes.take(at))
 
     def idf(self, *, documents: int) -> Floats:
         """float32[codes]: inverse document frequencies over `documents` cached records."""

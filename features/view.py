@@ -22,7 +22,7 @@ from features.fresh import FreshCache, Tick
 from features.history import past
 from features.ids import hash64
 from features.item_table import ItemTable
-from features.rings import MINUTE_MS, unpack
+from features.rings import MINUTE_MS, Rings, unpack
 from features.scene import Floats, Hashes, ItemColumns, Scene, SetColumn, UserHistory
 from features.session_members import session_members
 from features.store.port import FeatureStore, Layout
@@ -48,13 +48,14 @@ class StateView:
         self._store = store
         self._tick = Tick(0, 0)
         self._items = ItemTable(store, domain, columns=len(layout.columns), freshness_ms=freshness_ms)
-        self._world = FreshCache[str, bytes](size_max=1, freshness_ms=freshness_ms)
+        self._world = FreshCache[str, Rings](size_max=1, freshness_ms=freshness_ms)
+        self._world_columns: tuple[Rings, int, ItemColumns] | None = None
         self._tops = FreshCache[tuple[str, int], tuple[Hashes, NDArray[np.float64]]](
             size_max=TOPS_MAX, freshness_ms=freshness_ms
         )
         self._co_visited = FreshCache[int, neighbours.CoVisited](size_max=LISTS_MAX, freshness_ms=freshness_ms)
         self._sessions = FreshCache[int, Touches](size_max=LISTS_MAX, freshness_ms=freshness_ms)
-        self._value_rings = FreshCache[tuple[str, str], bytes](size_max=VALUES_MAX, freshness_ms=freshness_ms)
+        self._value_lifetimes = FreshCache[tuple[str, str], Floats](size_max=VALUES_MAX, freshness_ms=freshness_ms)
         self._learnt: OrderedDict[int, str] = OrderedDict()
         negative = {layout.action_codes.get(action.name, 0) for action in domain.actions if action.negative}
         self._counted = np.array([code not in negative for code in range(256)])
@@ -86,25 +87,15 @@ class StateView:
 
     def world(self, *, now_ms: int) -> ItemColumns:
         """The global ring as one row at the minute of `now_ms`."""
-        (blob,) = self._world.get(["g"], lambda _: [self._store.read_global()], tick=self._tick)
-        rings = unpack([blob], columns=len(self.layout.columns))
-        now_ms -= now_ms % MINUTE_MS
-        return ItemColumns(
-            hashes=WORLD,
-            counts=window_counts(rings, now_ms=now_ms),
-            decayed=decay.decayed(rings, now_ms=now_ms, retention_ms=self.domain.item_retention_ms),
-            lifetime=rings.lifetime.astype(np.float32),
-            first_ts_ms=np.zeros(1, np.int64),
-            known=np.zeros(1, np.bool_),
-            available=np.ones(1, np.bool_),
-            numbers={},
-            sets={},
-        )
+        rings, minute = self._world_rings(), now_ms // MINUTE_MS
+        held = self._world_columns
+        if held is None or held[0] is not rings or held[1] != minute:
+            held = self._world_columns = (rings, minute, self._world_at(rings, minute * MINUTE_MS))
+        return held[2]
 
     def rarity(self, hashes: Hashes) -> NDArray[np.float64]:
         """float64[n]: ln(1 + all actions / the item's actions), over all time: an item's inverse frequency."""
-        (blob,) = self._world.get(["g"], lambda _: [self._store.read_global()], tick=self._tick)
-        everywhere = unpack([blob], columns=len(self.layout.columns)).lifetime[0, 1:].sum(dtype=np.float64)
+        everywhere = self._world_rings().lifetime[0, 1:].sum(dtype=np.float64)
         lifetimes = self._items.lifetimes(self._items.rows(hashes, tick=self._tick))
         here = np.maximum(lifetimes[:, 1:].sum(axis=1, dtype=np.float64), 1.0)
         rarity: NDArray[np.float64] = np.log1p(np.maximum(everywhere, here) / here)
@@ -168,10 +159,33 @@ class StateView:
         codes, of = np.unique(column.codes, return_inverse=True)
         texts = self.values(attribute)
         names = [(attribute, texts[code]) for code in codes.tolist()]
-        blobs = self._value_rings.get(names, self._store.read_value_rings, tick=self._tick)
-        lifetime = unpack(blobs, columns=len(self.layout.columns)).lifetime.astype(np.float32)[:, :, None]
+        if not names:
+            return np.tile(everywhere[:, 0], (len(column.start) - 1, 1))
+        lifetime = np.stack(self._value_lifetimes.get(names, self._read_value_lifetimes, tick=self._tick))[:, :, None]
         through = rates.item_rates(lifetime, prior=everywhere)[:, :, 0]
         return mean_by_row(column.start, through[of], default=everywhere[:, 0])
+
+    def _world_rings(self) -> Rings:
+        return self._world.get(["g"], lambda _: [self._unpacked([self._store.read_global()])], tick=self._tick)[0]
+
+    def _world_at(self, rings: Rings, now_ms: int) -> ItemColumns:
+        return ItemColumns(
+            hashes=WORLD,
+            counts=window_counts(rings, now_ms=now_ms),
+            decayed=decay.decayed(rings, now_ms=now_ms, retention_ms=self.domain.item_retention_ms),
+            lifetime=rings.lifetime.astype(np.float32),
+            first_ts_ms=np.zeros(1, np.int64),
+            known=np.zeros(1, np.bool_),
+            available=np.ones(1, np.bool_),
+            numbers={},
+            sets={},
+        )
+
+    def _unpacked(self, blobs: Sequence[bytes]) -> Rings:
+        return unpack(blobs, columns=len(self.layout.columns))
+
+    def _read_value_lifetimes(self, names: Sequence[tuple[str, str]]) -> list[Floats]:
+        return list(self._unpacked(self._store.read_value_rings(names)).lifetime.astype(np.float32))
 
     def _read_co_visited(self, keys: Sequence[int]) -> list[neighbours.CoVisited]:
         return [neighbours.co_visited(blob) for blob in self._store.read_co_visited(keys)]

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,7 +36,7 @@ def test_a_decayed_count_only_falls_while_nothing_happens(minutes):
     values = [
         decayed(rings, now_ms=(START_MIN + step * DAY_MIN) * MINUTE_MS, retention_ms=RETENTION_MS) for step in range(5)
     ]
-    assert all((later < earlier).all() for earlier, later in zip(values, values[1:], strict=False))
+    assert all((later < earlier).all() for earlier, later in pairwise(values))
 
 
 def test_an_item_beyond_the_retention_counts_zero():

@@ -22,14 +22,14 @@ def brute_ranks(column):
 
 @given(LISTS)
 def test_ties_share_their_average_rank(values):
-    ranks = relative(values).rank
+    ranks = relative(values, ratios=values.shape[1]).rank
     for column in range(values.shape[1]):
         np.testing.assert_array_equal(ranks[:, column], np.float32(brute_ranks(values[:, column])))
 
 
 @given(LISTS)
 def test_forms_equal_their_definitions(values):
-    forms = relative(values)
+    forms = relative(values, ratios=values.shape[1])
     for column in range(values.shape[1]):
         present = values[:, column][~np.isnan(values[:, column])].astype(np.float64)
         if not len(present):
@@ -50,5 +50,7 @@ def test_forms_equal_their_definitions(values):
 def test_the_order_of_the_candidates_changes_not_one_bit(values, random):
     order = list(range(len(values)))
     random.shuffle(order)
-    for moved, still in zip(relative(values[order]), relative(values), strict=True):
+    for moved, still in zip(
+        relative(values[order], ratios=values.shape[1]), relative(values, ratios=values.shape[1]), strict=True
+    ):
         np.testing.assert_array_equal(moved, still[order])

@@ -1,0 +1,27 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.affinity import inverse_document_frequency
+from features.value_pool import ValuePool
+
+ROWS = 4
+PUTS = st.lists(
+    st.tuples(st.integers(0, ROWS - 1), st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=4)), max_size=30
+)
+
+
+@given(PUTS, st.integers(1, 3))
+def test_rows_and_frequencies_are_those_of_the_last_puts(puts, room):
+    pool = ValuePool(room=room)
+    pool.grow(ROWS)
+    held = {row: [] for row in range(ROWS)}
+    for row, values in puts:
+        pool.put(row, values)
+        held[row] = values
+    column = pool.column(np.arange(ROWS)[::-1])
+    for place, row in enumerate(reversed(range(ROWS))):
+        codes = column.codes[column.start[place] : column.start[place + 1]]
+        assert [pool.values[code] for code in codes] == held[row]
+    frequencies = np.array([sum(value in values for values in held.values()) for value in pool.values], np.int64)
+    np.testing.assert_array_equal(pool.idf(documents=9), inverse_document_frequency(frequencies, documents=9))
