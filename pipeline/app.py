@@ -14,6 +14,7 @@ from typing import Any
 
 import faust
 from confluent_kafka.admin import AdminClient
+from faust.app.base import BootStrategy
 from faust.types import TP
 
 from features import schema
@@ -46,7 +47,7 @@ REBALANCE_S = 30.0
 WATCHDOG_LOOK_S_MAX = 3.0
 
 
-class _WithoutProducer(faust.app.BootStrategy):  # type: ignore[misc]
+class _WithoutProducer(BootStrategy):  # type: ignore[misc]
     enable_kafka_producer = False  # ours is a confluent-kafka one
 
 
@@ -56,6 +57,9 @@ class App(faust.App):  # type: ignore[misc]
     BootStrategy = _WithoutProducer
     edge: WorkerEdge
     edge_options: Any
+
+    def _create_directories(self) -> None:
+        """Without tables there is nothing to keep on disk."""
 
 
 def build(settings: Settings) -> App:
@@ -161,7 +165,7 @@ def faust_settings(settings: Settings) -> dict[str, Any]:
         "web_host": worker.web_host,
         "web_bind": worker.web_host,  # Faust's default is every interface
         "web_port": worker.web_port or 6066,
-        "datadir": Path(worker.data_dir) / f"faust-{os.getpid()}",
+        "datadir": Path(worker.data_dir),
         "value_serializer": "raw",
     }
 

@@ -291,7 +291,8 @@ class Consumer(stock.Consumer):  # type: ignore[misc]
         return True
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterable[TP]:
-        return [tp for tp in self.assignment() if topics is None or tp in topics or tp.topic in topics]
+        held = self.assignment() if self._thread.cursors else ()  # none before the thread has started, either
+        return [tp for tp in held if topics is None or tp in topics or tp.topic in topics]
 
     def _new_offset(self, tp: TP) -> int | None:
         offset: int | None = self.app.edge.committable(Part(*tp))
