@@ -72,12 +72,17 @@ def best_first(scores: NDArray[Any], items: Hashes, *, query_id: str) -> NDArray
 
     The order in which candidates came must not show in the answer: it carries the position, or the source.
     """
-    return np.lexsort((_scattered(items, event_hash(query_id)), -np.asarray(scores, np.float64)))
+    salt = np.uint64(event_hash(query_id))
+    return np.lexsort((scattered(items ^ salt), -np.asarray(scores, np.float64)))
 
 
-def _scattered(items: Hashes, salt: int) -> Hashes:
-    """uint64[n]: the finaliser of SplitMix64 (Steele, Lea and Flood 2014) over item xor salt."""
-    mixed = items ^ np.uint64(salt)
+def scattered(keys: Hashes) -> Hashes:
+    """uint64[n]: the finaliser of SplitMix64 (Steele, Lea and Flood 2014): an order that says nothing.
+
+    >>> hex(scattered(np.array([1], np.uint64))[0])
+    '0x5692161d100b05e5'
+    """
+    mixed = keys
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixed ^ (mixed >> np.uint64(31))

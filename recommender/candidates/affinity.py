@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from features.domain import Attribute
 from features.decay import half_life_weights
+from features.domain import Attribute
 from features.view import StateView
 from recommender.candidates.ragged import summed
 from recommender.query import EMPTY, Found, Query
@@ -46,7 +46,7 @@ class Affinity:
             column = records.sets[attribute.name]
             codes, of = np.unique(column.codes, return_inverse=True)
             profile = np.bincount(of, weights=np.repeat(weights, np.diff(column.start)), minlength=len(codes))
-            profile *= view.idf(attribute.name)[codes]
+            profile = profile * view.idf(attribute.name)[codes]
             texts = view.values(attribute.name)
             for place in np.argsort(-profile, kind="stable")[: self.values]:
                 if profile[place] > 0:

@@ -15,6 +15,6 @@ def session_items(user: UserHistory, *, at_most: int) -> Hashes:
     if not len(user.items):
         return user.items
     inside = (user.sessions == user.sessions[-1]) & (user.weights > 0)
-    backwards = user.items[inside][::-1]
+    backwards: Hashes = user.items[inside][::-1]
     _, first = np.unique(backwards, return_index=True)
     return backwards[np.sort(first)[:at_most]]

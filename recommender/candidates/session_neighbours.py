@@ -79,7 +79,8 @@ class SessionNeighbours:
         """The user's own session of now: their entries since it began."""
         user = query.user
         began_ms = user.ts_ms[user.sessions == user.sessions[-1]][0] if len(user.ts_ms) else 0
-        return (users == np.uint64(hash64(query.user_id))) & (ts_ms >= began_ms)
+        own: NDArray[np.bool_] = (users == np.uint64(hash64(query.user_id))) & (ts_ms >= began_ms)
+        return own
 
     def _vote(self, near: Sequence[Neighbours], view: StateView) -> list[Found]:
         """Every neighbour's items, read at once, summed up per query."""

@@ -81,6 +81,7 @@ def train(
     `progress(round, ndcg@10)` is called after each round of the first fit. Raises `NotTrainable` in plain words.
     """
     _check(rows, catalog)
+    rows = rows.scattered()
     chosen = {**PARAMETERS, **(parameters or {}), "num_threads": num_threads}
     cut = max(1, min(len(rows) - 1, round(len(rows) * (1 - validation_share))))
     held_out = rows.slice(cut, len(rows))

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,16 @@ def test_a_ranker_learns_what_makes_an_item_good(trained):
 def test_the_same_rows_give_the_same_bytes_whatever_the_threads(tmp_path, columns, trained, toy_rows):
     again = train(toy_rows(), columns, directory=tmp_path, version="v1", trees_max=30, num_threads=2)
     assert again.manifest.golden == trained.manifest.golden
+
+
+def test_the_order_in_which_a_list_was_shown_changes_nothing(tmp_path, toy_rows, columns, trained):
+    rows = toy_rows()
+    random = np.random.default_rng(1)
+    order = np.concatenate([start + random.permutation(10) for start in range(0, len(rows.items), 10)])
+    shuffled = replace(rows, matrix=rows.matrix[order], grades=rows.grades[order], items=rows.items[order])
+    again = train(shuffled, columns, directory=tmp_path, version="v1", trees_max=30)
+    assert (again.path / "model.txt").read_bytes() == (trained.path / "model.txt").read_bytes()
+    assert again.manifest.metrics == trained.manifest.metrics
 
 
 def test_progress_is_reported_after_each_round(tmp_path, columns, toy_rows):
