@@ -8,6 +8,7 @@ are what the state's own counts are held against.
 
 from __future__ import annotations
 
+import math
 import threading
 from array import array
 from collections import Counter, deque
@@ -71,12 +72,12 @@ class Ledger:
         self._ends: dict[tuple[str, int], int] = {}
         self._levels: Counter[str] = Counter()
         self._failed = self._triggers = self._answered = self._repeats = self._older = 0
-        self._measured_from_s = 0.0
+        self._measured_from_s = math.inf
         self._latencies_ms = array("f")
         self._recent_ms: deque[float] = deque(maxlen=RECENT_MAX)
 
     def measure_from(self, at_s: float) -> None:
-        """Triggers published before this moment count, but their latency does not: a backlog measures itself."""
+        """Latencies are kept of triggers published from this moment on, of none before: a backlog measures itself."""
         self._measured_from_s = at_s
 
     def delivered(

@@ -25,7 +25,7 @@ from pipeline.demo.traffic import Judge, Phase, Post, live, past, recorded
 from pipeline.demo.world import World
 from pipeline.initialise import initialise, settings_of
 
-WARM_UP_RECORDS = 6_000
+WARM_UP_RECORDS = 4_000
 SAMPLE_ROWS = 20_000
 SIMULATED_RATE = 200.0
 

@@ -235,6 +235,7 @@ class Demo:
     def _write_config(self) -> Path:
         models = self._directory / "models"
         models.mkdir()
+        (self._directory / "var").mkdir()
         path = self._directory / "worker.toml"
         path.write_text(
             worker_toml(

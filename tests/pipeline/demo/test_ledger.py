@@ -45,6 +45,7 @@ def test_another_user_or_partition_is_not_covered():
 
 def test_an_answer_may_come_before_the_delivery_report():
     ledger = Ledger()
+    ledger.measure_from(0.0)
     ledger.received(answer(4), at_s=2.0)
     deliver(ledger, 4, at_s=1.5)
     assert ledger.totals().unanswered == 0
@@ -78,6 +79,8 @@ def test_a_record_that_triggers_nothing_needs_no_answer():
 
 def test_latency_is_measured_to_the_covering_answer_and_not_for_the_backlog():
     ledger = Ledger()
+    deliver(ledger, 0, at_s=8.0)
+    ledger.received(answer(0), at_s=8.5)
     ledger.measure_from(10.0)
     deliver(ledger, 1, at_s=9.0)
     deliver(ledger, 2, at_s=10.0)
