@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -25,13 +25,13 @@ class Range(NamedTuple):
 
 
 class Reader:
-    """Owns one consumer; a context manager."""
+    """Owns one consumer; a context manager. `group` only says whose commits `committed` tells: it never joins it."""
 
-    def __init__(self, settings: Kafka) -> None:
+    def __init__(self, settings: Kafka, *, group: str | None = None) -> None:
         self._consumer = Consumer(
             {
                 **confluent(settings),
-                "group.id": f"{settings.group}-reader",
+                "group.id": group or f"{settings.group}-reader",
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "isolation.level": "read_committed",
@@ -59,6 +59,12 @@ class Reader:
             partition: Range(*self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_S))
             for partition in sorted(described.partitions)
         }
+
+    def committed(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
+        """What the reader's group has committed, by partition; absent where it has not."""
+        asked = [TopicPartition(topic, partition) for partition in partitions]
+        answers = self._consumer.committed(asked, timeout=ANSWER_S)
+        return {answer.partition: answer.offset for answer in answers if answer.offset >= 0}
 
     def existing(self, topic: str) -> Iterator[Message]:
         """Every record the topic holds now, in offset order per partition; then it ends."""
