@@ -251,10 +251,11 @@ async def _beat(app: App, store: StoreThread, progress: Progress) -> None:
         desk.reader.restart(error.part)
     except Exception as error:
         agents.stop_loudly(f"the heartbeat failed: {error}", error)
-    for part in desk.given:
-        if (end := app.consumer.log_end(part)) is not None:
-            answered = progress.answered(part) or 0
-            telemetry.LAG.labels(part.topic, str(part.partition)).set(max(0, end - answered))
+    telemetry.LAG.clear()  # parts come and go
+    for tp in app.consumer.assignment():
+        end, answered = app.consumer.log_end(tp), progress.answered(Part(*tp))
+        if end is not None and answered is not None:
+            telemetry.LAG.labels(tp.topic, str(tp.partition)).set(max(0, end - answered))
 
 
 def run_worker(settings: Settings) -> None:

@@ -89,10 +89,14 @@ class Pause:
 
 
 def serve(host: str, port: int) -> int | None:
-    """Starts the metrics endpoint; the port it listens on, None when `port` is 0: off."""
+    """Starts the metrics endpoint; the port it listens on, None when `port` is 0 (off) or taken (said in the log)."""
     if port == 0:
         return None
-    server, _ = start_http_server(port, addr=host)
+    try:
+        server, _ = start_http_server(port, addr=host)
+    except OSError as error:  # a second worker on one machine still works, and says what it lacks
+        log.error("no metrics: set worker.metrics_port to a free port, one a worker", port=port, cause=str(error))
+        return None
     bound = int(server.server_port)
     log.info("metrics", url=f"http://{host}:{bound}/metrics")
     return bound

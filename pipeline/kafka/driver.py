@@ -143,10 +143,10 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     def log_end(self, tp: TP) -> int | None:
         """The end of the log as the newest fetch reported it (right even where ListOffsets is stale)."""
-        try:
-            end = self._ensure_consumer().highwater(tp)
-        except (IllegalStateError, AttributeError):
+        consumer = self._ensure_consumer()
+        if not consumer._subscription.is_assigned(tp):
             return None
+        end = consumer.highwater(tp)
         return None if end is None or end < 0 else int(end)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:

@@ -24,7 +24,13 @@ def world(servers, tmp_path):
 
 def test_an_event_comes_back_as_a_recommendation_with_poison_around_it(world):
     world.start()
-    world.publish("items", [("i1", b'{"item_id":"i1","ts_ms":1,"attributes":{"price":3}}'), ("i2", None)])
+    world.publish(
+        "items",
+        [
+            ("i1", b'{"item_id":"i1","ts_ms":1,"attributes":{"price":3}}'),
+            ("i2", b'{"item_id":"i2","ts_ms":1,"available":false}'),
+        ],
+    )
     world.publish("user_actions", [("u", b"{"), *traffic(60), (None, b"\x00"), ("u", b'{"event_id":1}')])
     world.publish("user_actions", [("m", b"x" * 10_000_000), action("last", "newcomer", "i3")])
     world.publish(
