@@ -5,7 +5,6 @@ Not durable, one process, no TTL: a key never expires, which changes no feature 
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -22,6 +21,7 @@ from features.store.port import PHASES, Beat, ItemCall, ItemOp, Layout, Part, Ph
 from features.top_score import NOTHING, top_score
 
 MISSING = -2
+Head = tuple[NDArray[np.uint64], NDArray[np.float64]]
 
 
 @dataclass(slots=True)
@@ -37,6 +37,7 @@ class Shard:
     co_visited: dict[str, bytearray] = field(default_factory=dict)
     records: dict[str, bytes] = field(default_factory=dict)
     tops: dict[str, dict[int, float]] = field(default_factory=dict)
+    heads: dict[str, Head] = field(default_factory=dict)  # of the tops that nothing was written to since the last read
     world: bytearray = field(default_factory=bytearray)
 
 
@@ -195,9 +196,10 @@ class MemoryStore:
 
     def read_top(self, name: str, k: int) -> tuple[NDArray[np.uint64], NDArray[np.float64]]:
         key, most = names.top_key(name), _most(name)
-        found = [entry for shard in self._shards for entry in _best(shard.tops.get(key, {}), min(k, most))]
-        best = heapq.nlargest(k, found)
-        return np.array([item for _, item in best], np.uint64), np.array([score for score, _ in best], np.float64)
+        heads = [_head(shard, key, most) for shard in self._shards]
+        items, scores = (np.concatenate(column) for column in zip(*heads, strict=True))
+        best = _best(items, scores, k)
+        return items[best], scores[best]
 
     def scan(self, kind: Literal["u", "i", "r", "g"]) -> Sequence[tuple[str, bytes]]:
         if kind == "g":
@@ -223,6 +225,7 @@ def _put_record(shard: Shard, op: ItemOp) -> None:
     _, first_ts_ms, flags, _ = item_record.HEAD.unpack_from(blob)
     if flags & item_record.GONE:
         shard.tops.get("new", {}).pop(int(op.key, 16), None)
+        shard.heads.pop("new", None)
     elif first_ts_ms:
         _rank(shard, "new", int(op.key, 16), float(first_ts_ms), names.NEW_MAX)
 
@@ -235,9 +238,27 @@ def _rank(shard: Shard, key: str, item: int, score: float, most: int) -> None:
     """Sets a score and, now and then, forgets what is not among the best `most`. Reads look at these only."""
     scores = shard.tops.setdefault(key, {})
     scores[item] = score
+    shard.heads.pop(key, None)
     if len(scores) > 2 * most:
-        shard.tops[key] = {item: score for score, item in _best(scores, most)}
+        items, values = _head(shard, key, most)
+        shard.tops[key] = dict(zip(items.tolist(), values.tolist(), strict=True))
 
 
-def _best(scores: Mapping[int, float], most: int) -> list[tuple[float, int]]:
-    return heapq.nlargest(most, [(score, item) for item, score in scores.items()])
+def _head(shard: Shard, key: str, most: int) -> Head:
+    """The best `most` of a shard's list, kept until the list changes: a replay reads after every event."""
+    head = shard.heads.get(key)
+    if head is None:
+        listed = shard.tops.get(key, {})
+        items = np.fromiter(listed.keys(), np.uint64, len(listed))
+        scores = np.fromiter(listed.values(), np.float64, len(listed))
+        best = _best(items, scores, most)
+        head = shard.heads[key] = items[best], scores[best]
+    return head
+
+
+def _best(items: NDArray[np.uint64], scores: NDArray[np.float64], most: int) -> NDArray[np.intp]:
+    """The places of the best `most`, best first by (score, hash)."""
+    places = np.arange(len(items))
+    if 0 < most < len(items):
+        places = np.flatnonzero(scores >= np.partition(scores, -most)[-most])
+    return places[np.lexsort((items[places], scores[places]))[::-1][:most]]
