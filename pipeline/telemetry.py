@@ -95,7 +95,7 @@ def serve(host: str, port: int) -> int | None:
     try:
         server, _ = start_http_server(port, addr=host)
     except OSError as error:  # a second worker on one machine still works, and says what it lacks
-        log.error("no metrics: set worker.metrics_port to a free port, one a worker", port=port, cause=str(error))
+        log.warning("no metrics: set worker.metrics_port to a free port, one a worker", port=port, cause=str(error))
         return None
     bound = int(server.server_port)
     log.info("metrics", url=f"http://{host}:{bound}/metrics")
