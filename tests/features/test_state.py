@@ -317,21 +317,19 @@ def test_a_store_that_lost_its_tail_is_noticed_and_made_good(taken_after, lost_a
     assert everything(store)[::2] == wanted[::2]
 
 
-def test_a_lost_tail_is_noticed_by_the_next_batch_and_by_the_beat():
+@pytest.mark.parametrize("notice", ["batch", "beat"])
+def test_a_lost_tail_is_noticed_by_the_next_batch_and_by_the_beat(notice):
     _, batches = sessions_log()
-    for notice in ("batch", "beat"):
-        store = MemoryStore(SHARDS)
-        state = State(store, DOMAIN)
-        state.resume(ACTIONS, committed=None, log_start=0)
-        taken = snapshot(store)
-        for facts in batches[:3]:
-            state.apply(ACTIONS, facts, last=facts[-1].offset)
-        lose_tail(store, taken, range(SHARDS))
-        with pytest.raises(StateLost):
-            if notice == "batch":
-                state.apply(ACTIONS, batches[3], last=batches[3][-1].offset)
-            else:
-                state.beat()
+    store = MemoryStore(SHARDS)
+    state = State(store, DOMAIN)
+    state.resume(ACTIONS, committed=None, log_start=0)
+    taken = snapshot(store)
+    for facts in batches[:3]:
+        state.apply(ACTIONS, facts, last=facts[-1].offset)
+    lose_tail(store, taken, range(SHARDS))
+    look = {"batch": lambda: state.apply(ACTIONS, batches[3], last=batches[3][-1].offset), "beat": state.beat}
+    with pytest.raises(StateLost):
+        look[notice]()
 
 
 def test_lost_tails_of_two_partitions_in_one_store_are_made_good():
