@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from features.domain import Domain
 from features.schema import REQUESTS, Recommendation
+from pipeline.config import Settings, load
 from pipeline.dataset import Row, read_as_is, write
 from pipeline.demo import completejourney
 from pipeline.demo.settings import SHOP
@@ -32,10 +32,11 @@ SIMULATED_RATE = 200.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Ready to go: `meaning` is the settings' TOML, `shop` is there when the traffic reacts."""
+    """Ready to go: `meaning` is a TOML of what the events mean, `shop` is there when the traffic reacts."""
 
     name: str
     meaning: str
+    settings: Settings
     judge: Judge
     shop: Shop | None
     sample: Callable[[Path], Mapping[str, int]]
@@ -44,7 +45,8 @@ class Plan:
 
 def simulated(*, seed: int, rate: float | None, warm_up: int = WARM_UP_RECORDS) -> Plan:
     """The seeded shop: two hours of its past at once, then live at `rate` records/s (None: 200)."""
-    judge = Judge(settings_of(SHOP).domain)
+    settings = settings_of(SHOP)
+    judge = Judge(settings.domain)
     rng = np.random.default_rng(seed)
     pace = rate or SIMULATED_RATE
     # About one move a second for everybody in the shop, so that an answer can be there before the next list.
@@ -65,26 +67,31 @@ def simulated(*, seed: int, rate: float | None, warm_up: int = WARM_UP_RECORDS) 
     def sample(directory: Path) -> Mapping[str, int]:
         return write(directory, ((post.topic, post.raw) for post in first_part() if post.topic != REQUESTS))
 
-    return Plan("simulated shop", SHOP, judge, shop, sample, phases)
+    return Plan("simulated shop", SHOP, settings, judge, shop, sample, phases)
 
 
 def dataset(directory: Path, *, rate: float | None) -> Plan:
-    """A data set folder in log order, as fast as the worker takes it or at `rate`; `init` guesses what it means.
+    """A data set folder in log order, as fast as the worker takes it or at `rate`.
 
-    Raises `DataSetError` where the folder holds none.
+    Its own worker.toml says what it means (`replay` and `train` go by it too), else `init` guesses. Raises
+    `DataSetError` where the folder holds none, `ConfigError` for a broken worker.toml.
     """
-    return _log(directory.resolve().name, initialise(directory), lambda: read_as_is(directory), rate)
+    own = directory / "worker.toml"
+    settings = load(own, {}) if own.is_file() else None
+    meaning = own.read_text() if settings else initialise(directory)
+    name = directory.resolve().name
+    return _log(name, meaning, settings or settings_of(meaning), lambda: read_as_is(directory), rate)
 
 
 def complete_journey(directory: Path, *, rate: float | None) -> Plan:
     """The pip package's purchases, converted to a folder below `directory` first (some ten seconds)."""
     write(directory, ((row.topic, row.raw) for row in completejourney.rows()))
-    return _log(completejourney.NAME, initialise(directory), lambda: read_as_is(directory), rate)
+    meaning = initialise(directory)
+    return _log(completejourney.NAME, meaning, settings_of(meaning), lambda: read_as_is(directory), rate)
 
 
-def _log(name: str, meaning: str, rows: Callable[[], Iterator[Row]], rate: float | None) -> Plan:
-    domain: Domain = settings_of(meaning).domain
-    judge = Judge(domain)
+def _log(name: str, meaning: str, settings: Settings, rows: Callable[[], Iterator[Row]], rate: float | None) -> Plan:
+    judge = Judge(settings.domain)
 
     def phases(inbox: deque[Recommendation]) -> list[Phase]:
         _ = inbox  # people of the past do not look at our recommendations
@@ -93,7 +100,7 @@ def _log(name: str, meaning: str, rows: Callable[[], Iterator[Row]], rate: float
     def sample(directory: Path) -> Mapping[str, int]:
         return write(directory, _bare(islice(rows(), SAMPLE_ROWS)))
 
-    return Plan(name, meaning, judge, None, sample, phases)
+    return Plan(name, meaning, settings, judge, None, sample, phases)
 
 
 def _bare(rows: Iterable[Row]) -> Iterator[tuple[str, bytes]]:

@@ -22,7 +22,7 @@ from pipeline.demo import completejourney, plan
 from pipeline.demo.answers import Answers
 from pipeline.demo.ledger import Ledger
 from pipeline.demo.screen import Frame
-from pipeline.demo.settings import worker_toml
+from pipeline.demo.settings import placed, toml
 from pipeline.demo.state_reader import StateReader
 from pipeline.demo.summary import Summary, missing_of
 from pipeline.demo.supervisor import Supervisor
@@ -237,16 +237,15 @@ class Demo:
         models.mkdir()
         (self._directory / "var").mkdir()
         path = self._directory / "worker.toml"
-        path.write_text(
-            worker_toml(
-                self._plan.meaning,
-                bootstrap=self._servers.bootstrap,
-                redis_url=self._servers.redis_url,
-                models=models,
-                data_dir=self._directory / "var",
-                metrics_port=free_port(),
-            )
+        settings = placed(
+            self._plan.settings,
+            bootstrap=self._servers.bootstrap,
+            redis_url=self._servers.redis_url,
+            models=models,
+            data_dir=self._directory / "var",
+            metrics_port=free_port(),
         )
+        path.write_text(toml(settings))
         return path
 
     def _start_training(self, config: Path) -> Trainer:

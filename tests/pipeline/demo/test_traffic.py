@@ -19,10 +19,9 @@ from features.schema import (
     UserAction,
     decode,
 )
-from pipeline.config import load
 from pipeline.dataset import Row, read
 from pipeline.demo.plan import dataset, simulated
-from pipeline.demo.settings import SHOP, worker_toml
+from pipeline.demo.settings import SHOP
 from pipeline.demo.shoppers import Shop
 from pipeline.demo.traffic import WARM_UP_SPAN_MS, Judge, live, past, recorded
 from pipeline.demo.world import World
@@ -123,14 +122,8 @@ def test_the_shops_sample_is_a_data_set_that_init_understands(tmp_path):
     assert [post.raw for post in phase.posts] == [row.raw for row in rows]
 
 
-@pytest.mark.parametrize("meaning", [SHOP, ""])
-def test_the_workers_file_loads(tmp_path, meaning):
-    path = tmp_path / "worker.toml"
-    text = worker_toml(
-        meaning, bootstrap="127.0.0.1:1", redis_url="unix:///x y", models=tmp_path, data_dir=tmp_path, metrics_port=7
-    )
-    path.write_text(text)
-    settings = load(path, {})
-    assert settings.redis.url == "unix:///x y"
-    assert settings.model.directory == str(tmp_path)
-    assert settings.worker.metrics_port == 7
+def test_a_folders_own_worker_toml_says_what_it_means(tmp_path):
+    simulated(seed=1, rate=None, warm_up=100).sample(tmp_path / "sample")
+    (tmp_path / "sample" / "worker.toml").write_text(SHOP + '\n[kafka]\nbootstrap = "elsewhere:9092"\n')
+    plan = dataset(tmp_path / "sample", rate=None)
+    assert plan.settings.domain == settings_of(SHOP).domain
