@@ -23,6 +23,7 @@ from features.user_log import RECORD_BYTES, SESSION_AT, TAG_AT, Log
 
 CONTEXT_ITEMS = 3  # an action follows up to 3 distinct items before it: at distance 1, 2, 3
 TIME_BYTES = 6
+ITEM_BACK = RECORD_BYTES - TIME_BYTES  # where the last record's item begins, from the log's end
 
 
 class ActionRule(NamedTuple):
@@ -216,15 +217,18 @@ class _Work:
         log = self.log.actions
         last_session, last_ms = self._recent_key
         at_end = at == len(log) - RECORD_BYTES
-        continued = last_session == session and (session or ts_ms - last_ms <= self.rules.gap_ms)
-        kept = at_end and continued
+        if at_end:
+            kept = last_session == session and (session or ts_ms - last_ms <= self.rules.gap_ms)
+        else:  # among records of the same millisecond and item, places do not matter
+            kept = last_session == session and ts_ms == last_ms and item == log[-ITEM_BACK : 8 - ITEM_BACK]
+            kept = kept and item in self._recent[:1]
         recent = self._recent if kept else session_items(log, at, ts_ms, session, self.rules)
         before = tuple([other for other in recent if other != item][:CONTEXT_ITEMS])
-        if not at_end:
-            self._recent_key = (-1, 0)
-        else:
+        if at_end:
             self._recent_key = (session, ts_ms)
             self._recent = [item, *before] if interest else recent
+        elif not kept:
+            self._recent_key = (-1, 0)
         return before
 
     def _show(self, offset: int, record: Impression) -> bool:
