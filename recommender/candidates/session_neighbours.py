@@ -41,7 +41,7 @@ class SessionNeighbours:
 
     depth: int = 9
     k: int = 100
-    limit: int = 400
+    limit: int = 200
     name: str = "session_neighbours"
 
     def find(self, queries: Sequence[Query], view: StateView) -> list[Found]:

@@ -1,0 +1,200 @@
+"""The path over real state in memory: a small log is replayed, then questions are asked."""
+
+import numpy as np
+import pytest
+
+from features.domain import Action, Attribute, Domain
+from features.ids import hash64
+from features.schema import ITEMS, USER_ACTIONS, Item, UserAction
+from features.store.port import StoreAway
+from recommender.candidates import SOURCES
+from recommender.replay import Replayer
+
+MINUTE_MS = 60_000
+START_MS = 1_700_000_000_000
+DOMAIN = Domain(
+    actions=(Action("view"), Action("buy", weight=3.0, purchase=True, grade=2)),
+    attributes=(Attribute("genre", "set", candidates=True), Attribute("price", "number")),
+)
+
+
+class ByPrice:
+    """Scores the `price` column: a ranker whose order is plain to see."""
+
+    version = "v7"
+    features_hash = "f"
+
+    def __init__(self, names):
+        self._column = names.index("price")
+
+    def score(self, matrix):
+        return matrix[:, self._column].astype(np.float64)
+
+
+def shop(**settings):
+    """Twelve items with price = number; users 1 to 6 walk over neighbouring items; item 11 is withdrawn."""
+    replayer = Replayer(DOMAIN, **settings)
+    for item in range(12):
+        attributes = {"genre": ["even" if item % 2 == 0 else "odd"], "price": float(item)}
+        replayer.feed(ITEMS, Item(f"i{item}", START_MS, available=item != 11, attributes=attributes))
+    events = [(user, (user + step) % 12, step) for step in range(6) for user in range(1, 7)]
+    for number, (user, item, step) in enumerate(events):
+        replayer.feed(
+            USER_ACTIONS, UserAction(f"e{number}", f"u{user}", f"i{item}", "view", START_MS + step * MINUTE_MS)
+        )
+    replayer.settle()
+    return replayer
+
+
+NOW_MS = START_MS + 10 * MINUTE_MS
+
+
+@pytest.fixture(scope="module")
+def replayer():
+    return shop()
+
+
+def with_ranker(**settings):
+    replayer = shop(**settings)
+    replayer.recommender.ranker_of = lambda: ByPrice(replayer.catalog.names)
+    return replayer
+
+
+def ask(replayer, user="u1", **given):
+    return replayer.recommender.recommend([replayer.query("q1", user, NOW_MS, **given)])[0]
+
+
+def test_without_a_model_the_sources_rank_and_the_level_says_so(replayer):
+    answer = ask(replayer)
+    assert (answer.level, answer.cause, answer.model_version) == ("partial", "no model", "none")
+    assert len(answer.item_ids) > 3
+    assert (np.diff(answer.scores) <= 0).all()
+
+
+def test_with_a_model_its_scores_rank():
+    answer = ask(with_ranker())
+    assert (answer.level, answer.cause, answer.model_version) == ("full", None, "v7")
+    assert answer.item_ids == sorted(answer.item_ids, key=lambda item_id: -int(item_id[1:]))
+    assert answer.scores.tolist() == [float(item_id[1:]) for item_id in answer.item_ids]
+
+
+def test_the_rows_that_were_scored_come_with_the_answer():
+    replayer = with_ranker()
+    answer = ask(replayer, k=3)
+    assert answer.matrix.shape == (3, len(replayer.catalog.names))
+    assert answer.matrix.dtype == np.float32
+    assert ByPrice(replayer.catalog.names).score(answer.matrix).tolist() == answer.scores.tolist()
+    assert answer.features_hash == replayer.catalog.fingerprint
+
+
+def test_an_unavailable_item_is_never_found_while_the_filter_holds():
+    assert "i11" not in ask(shop(), user="u5", k=20).item_ids
+    assert "i11" in ask(shop(filters=()), user="u5", k=20).item_ids
+
+
+def test_the_item_just_acted_on_is_never_found(replayer):
+    assert "i6" not in ask(replayer, user="u1", k=20).item_ids
+    assert "i5" in ask(replayer, user="u1", k=20).item_ids
+
+
+def test_a_given_list_comes_back_whole_sorted_and_unfiltered():
+    replayer = with_ranker()
+    given = ["i3", "i11", "nobody-knows", "i3", "i6"]
+    answer = ask(replayer, given=given, k=len(given))
+    assert sorted(answer.item_ids) == sorted(given)
+    assert answer.item_ids[:4] == ["i11", "i6", "i3", "i3"]
+    assert set(answer.sources) == {"given"}
+    assert answer.level == "full"
+    assert ask(replayer, given=given, k=2).item_ids == ["i11", "i6"]
+
+
+def test_a_source_gives_a_given_item_the_score_that_a_found_one_has(replayer):
+    recommender = replayer.recommender
+    query = replayer.query("q1", "u1", NOW_MS)
+    found = recommender.rows([query])[0].candidates
+    ids = recommender.view.ids(found.items)
+    asked = recommender.rows([replayer.query("q1", "u1", NOW_MS, given=ids)])[0].candidates
+    for name in (source.name for source in SOURCES):
+        assert np.array_equal(found.scores[name], asked.scores[name]), name
+
+
+def test_a_new_user_gets_what_is_popular(replayer):
+    answer = ask(replayer, user="nobody")
+    assert answer.level == "popular"
+    assert answer.cause == "no model; nothing known of the user"
+    assert set(answer.sources) <= {"trending", "new"}
+    assert answer.item_ids
+
+
+class Broken:
+    name = "broken"
+
+    def __init__(self, error):
+        self._error = error
+
+    def find(self, queries, view):
+        raise self._error
+
+
+def test_a_source_that_fails_is_left_out_and_named():
+    answer = ask(shop(sources=(Broken(ZeroDivisionError()), *SOURCES)))
+    assert answer.level == "partial"
+    assert answer.cause == "broken failed: ZeroDivisionError; no model"
+    assert answer.item_ids
+
+
+def test_a_store_that_is_away_is_not_a_failing_source():
+    with pytest.raises(StoreAway):
+        ask(shop(sources=(Broken(StoreAway("timeout")), *SOURCES)))
+
+
+def test_nothing_at_all_is_an_answer_too():
+    answer = ask(Replayer(DOMAIN), user="nobody")
+    assert (answer.item_ids, answer.level) == ([], "popular")
+
+
+def test_a_micro_batch_answers_each_query_as_if_it_were_alone(replayer):
+    queries = [replayer.query(f"q{user}", f"u{user}", NOW_MS) for user in range(1, 7)]
+    queries.append(replayer.query("given", "u2", NOW_MS, given=["i4", "i5"]))
+    together = replayer.recommender.recommend(queries)
+    for query, answer in zip(queries, together, strict=True):
+        alone = replayer.recommender.recommend([query])[0]
+        assert alone.item_ids == answer.item_ids
+        assert np.array_equal(alone.matrix, answer.matrix, equal_nan=True)
+
+
+def test_an_item_whose_id_nobody_knows_is_not_shown(replayer, monkeypatch):
+    hidden = hash64(ask(replayer).item_ids[0])
+    view = replayer.recommender.view
+    ids = view.ids
+    monkeypatch.setattr(
+        view,
+        "ids",
+        lambda hashes: [None if key == hidden else i for key, i in zip(hashes.tolist(), ids(hashes), strict=True)],
+    )
+    answer = ask(replayer, k=3)
+    assert len(answer.item_ids) == len(answer.scores) == 3
+    assert None not in answer.item_ids
+
+
+def test_equal_questions_get_equal_answers_and_the_order_of_ties_is_the_questions_own():
+    class Flat(ByPrice):
+        def score(self, matrix):
+            return np.zeros(len(matrix))
+
+    replayer = shop()
+    replayer.recommender.ranker_of = lambda: Flat(replayer.catalog.names)
+    given = [f"i{number}" for number in range(10)]
+    orders = [
+        replayer.recommender.recommend([replayer.query(query_id, "u1", NOW_MS, given=items)])[0].item_ids
+        for query_id, items in (("a", given), ("a", given[::-1]), ("b", given))
+    ]
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_a_ranker_is_one_object_for_the_whole_micro_batch():
+    replayer = shop()
+    served = iter([ByPrice(replayer.catalog.names), None])
+    replayer.recommender.ranker_of = lambda: next(served)
+    queries = [replayer.query(f"q{user}", f"u{user}", NOW_MS) for user in range(1, 5)]
+    assert {answer.model_version for answer in replayer.recommender.recommend(queries)} == {"v7"}
