@@ -66,8 +66,7 @@ def values_of(record: bytes, domain: Domain) -> Values:
     for attribute in domain.attributes:
         if not (attribute.candidates or attribute.rate) or attribute.kind == "number":
             continue
-        value = attributes.get(attribute.name, ())
-        for text in dict.fromkeys([value] if isinstance(value, str) else value if isinstance(value, list) else ()):
+        for text in item_record.texts(attributes.get(attribute.name)):
             if attribute.candidates:
                 lists.append(hash64(list_name(attribute.name, text)))
             if attribute.rate:
