@@ -1,0 +1,166 @@
+import numpy as np
+import pytest
+
+from features.domain import Action, Domain
+from features.ids import hash64
+from features.schema import IMPRESSIONS, USER_ACTIONS, Impression, UserAction
+from recommender.model.labels import (
+    LEFT,
+    LOST,
+    NO_LABEL,
+    OLDER,
+    newest_questions_ms,
+    training_rows,
+)
+from recommender.model.training import train
+from recommender.replay import Replayer
+
+START_MS = 1_700_000_000_000
+DOMAIN = Domain(actions=(Action("view", grade=0), Action("click"), Action("buy", weight=3.0, grade=3)))
+NEXT = Domain(actions=(Action("view"), Action("hide", weight=0, grade=0, negative=True)))
+
+
+def shown(impression_id, *items, user="u", seconds=0):
+    return IMPRESSIONS, Impression(impression_id, user, list(items), START_MS + seconds * 1000)
+
+
+def act(event_id, item, action="click", *, user="u", seconds=1, impression=None, session=None):
+    ts_ms = START_MS + seconds * 1000
+    return USER_ACTIONS, UserAction(event_id, user, item, action, ts_ms, session_id=session, impression_id=impression)
+
+
+def lists(*log, **settings):
+    return training_rows(log, Replayer(DOMAIN), ask="lists", **settings)
+
+
+def graded(rows):
+    """{query: {item hash: grade}} of the labelled items."""
+    ends = np.cumsum(rows.groups)
+    return {
+        query_id: {
+            int(item): int(grade)
+            for item, grade in zip(rows.items[end - size : end], rows.grades[end - size : end], strict=True)
+            if grade
+        }
+        for query_id, size, end in zip(rows.query_ids, rows.groups, ends, strict=True)
+    }
+
+
+def test_an_action_that_names_its_list_labels_it_with_the_best_grade():
+    rows = lists(
+        shown("m", "a", "b"), act("1", "a", impression="m"), act("2", "a", "buy", impression="m"),
+        act("3", "b", "view", impression="m"),
+    )  # fmt: skip
+    assert graded(rows) == {"m": {hash64("a"): 3}}
+    assert rows.groups.tolist() == [2]
+    assert rows.ts_ms.tolist() == [START_MS]
+    assert rows.users.tolist() == [hash64("u")]
+
+
+def test_an_action_that_names_none_labels_the_users_newest_list_with_the_item():
+    rows = lists(
+        shown("m1", "a", "b"), shown("m2", "a", seconds=2), shown("m3", "a", user="other", seconds=3),
+        act("1", "a", seconds=4), act("2", "b", seconds=5),
+    )  # fmt: skip
+    assert graded(rows) == {"m1": {hash64("b"): 1}, "m2": {hash64("a"): 1}}
+    assert rows.dropped == {NO_LABEL: 1}
+
+
+def test_an_action_beyond_the_horizon_labels_nothing():
+    rows = lists(shown("m", "a"), act("1", "a", seconds=1801))
+    assert len(rows) == 0
+    assert rows.matrix.shape[1] > 0
+    assert rows.dropped == {NO_LABEL: 1}
+
+
+def test_the_rows_of_a_list_are_built_before_it_counts_as_shown():
+    rows = lists(shown("m", "a"), act("1", "a", impression="m"))
+    names = Replayer(DOMAIN).catalog.names
+    assert rows.matrix[0, names.index("item_impression_count_total")] == 0
+    assert rows.matrix[0, names.index("item_click_count_total")] == 0
+
+
+def test_a_repeated_impression_asks_once():
+    rows = lists(shown("m", "a", "b"), shown("m", "a", "b"), act("1", "a", impression="m"))
+    assert len(rows) == 1
+
+
+def test_questions_before_the_window_are_not_asked_but_their_events_count():
+    log = [
+        shown("m1", "a"),
+        act("1", "a", impression="m1"),
+        shown("m2", "a", seconds=5),
+        act("2", "a", impression="m2", seconds=6),
+    ]
+    rows = lists(*log, from_ms=START_MS + 5000)
+    assert rows.query_ids == ("m2",)
+    assert rows.matrix[0, Replayer(DOMAIN).catalog.names.index("item_click_count_total")] == 1
+
+
+def test_memory_is_bounded_by_rows_and_the_newest_stay():
+    log = []
+    for number in range(6):
+        log += [
+            shown(f"m{number}", "a", "b", seconds=number * 9),
+            act(f"e{number}", "a", impression=f"m{number}", seconds=number * 9 + 1),
+        ]
+    rows = lists(*log, rows_max=4)
+    assert rows.query_ids == ("m4", "m5")
+    assert rows.dropped == {OLDER: 4}
+
+
+def walks(users, items):
+    """Every user views items 0, 1, 2 ... in order."""
+    return [
+        act(f"e{user}-{step}", f"i{step}", "view", user=f"u{user}", seconds=user * 100 + step)
+        for user in range(users)
+        for step in range(items)
+    ]
+
+
+def test_without_impressions_the_next_item_that_the_sources_found_is_the_label():
+    rows = training_rows(walks(6, 4), Replayer(NEXT), ask="triggers")
+    labels = graded(rows)
+    assert labels["e5-0"] == {hash64("i1"): 1}
+    assert labels["e5-2"] == {hash64("i3"): 1}
+    assert "e5-3" not in labels
+    assert all(len(items) == 1 for items in labels.values())
+    assert (np.diff(rows.ts_ms) >= 0).all()
+
+
+def test_a_next_item_that_nobody_found_is_counted_as_lost_never_injected():
+    rows = training_rows(walks(1, 4), Replayer(NEXT), ask="triggers")
+    assert len(rows) == 0
+    assert rows.dropped == {LOST: 3, LEFT: 1}
+
+
+def test_another_session_the_same_item_and_a_negative_action_are_no_next_item():
+    before = [*walks(3, 3)]
+    later = [
+        act("a", "i0", "view", user="me", seconds=1000, session="s1"),
+        act("b", "i0", "view", user="me", seconds=1001, session="s1"),
+        act("c", "i1", "hide", user="me", seconds=1002, session="s1"),
+        act("d", "i1", "view", user="me", seconds=1003, session="s2"),
+        act("e", "i2", "view", user="me", seconds=1004, session="s2"),
+    ]
+    labels = graded(training_rows([*before, *later], Replayer(NEXT), ask="triggers"))
+    assert {query: found for query, found in labels.items() if query in "abcde"} == {"d": {hash64("i2"): 1}}
+
+
+def test_too_many_negatives_are_thinned_without_regard_to_their_rank():
+    rows = training_rows(walks(6, 8), Replayer(NEXT), ask="triggers", negatives_max=2)
+    assert rows.groups.max() <= 3
+    assert len(graded(rows)) == len(rows)
+
+
+@pytest.mark.parametrize(("at_most", "expected"), [(2, START_MS + 102_000), (100, 0)])
+def test_the_newest_questions_can_be_found_in_a_first_pass(at_most, expected):
+    assert newest_questions_ms(walks(2, 4), NEXT, ask="triggers", at_most=at_most) == expected
+
+
+def test_a_replayed_log_trains_a_ranker_that_serves(tmp_path):
+    replayer = Replayer(NEXT)
+    rows = training_rows(walks(30, 6), replayer, ask="triggers")
+    trained = train(rows, replayer.catalog, directory=tmp_path, version="v1", trees_max=10)
+    assert trained.manifest.metrics["mrr"] > 0.5
+    assert trained.manifest.window.queries == len(rows)
