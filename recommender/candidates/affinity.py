@@ -45,8 +45,8 @@ class Affinity:
         for attribute in attributes:
             column = records.sets[attribute.name]
             codes, of = np.unique(column.codes, return_inverse=True)
-            profile = np.bincount(of, weights=np.repeat(weights, np.diff(column.start)), minlength=len(codes))
-            profile = profile * view.idf(attribute.name)[codes]
+            votes = np.bincount(of, weights=np.repeat(weights, np.diff(column.start)), minlength=len(codes))
+            profile = votes * view.idf(attribute.name)[codes]
             texts = view.values(attribute.name)
             for place in np.argsort(-profile, kind="stable")[: self.values]:
                 if profile[place] > 0:
