@@ -105,7 +105,7 @@ def _features(domain: Domain, sources: Sequence[str], *, use_position: bool) -> 
 
 
 def _strong(domain: Domain, sources: Sequence[str]) -> list[str]:
-    """The columns whose rank and z-score within the list are features too: measured, the strongest ones."""
+    """The columns whose rank and z-score within the list are features too: popularity, rates and sources."""
     counted = slugs(domain.columns)
     popularity = _each("item", counted[1:], "decayed", ["7d"])
     return [*popularity, *_each("item", counted[1:], "rate", ["total"]), *(f"source_{source}" for source in sources)]
