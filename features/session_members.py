@@ -26,7 +26,7 @@ def session_members(
     gap_ms: int,
     counted: NDArray[np.bool_],
 ) -> tuple[NDArray[np.int64], Hashes]:
-    """The distinct items of session `sessions[i]` in `logs[i]`: owner int64[r] (= i, ascending) and items uint64[r].
+    """The items of session `sessions[i]` in `logs[i]`, one an event: owner int64[r] (= i, ascending), items uint64[r].
 
     A session without an id (0) is the run of such records around time `ts_ms[i]` that no gap over `gap_ms` parts.
     `counted` bool[256] says which action codes count (negative ones do not). A log that is gone has no items.
@@ -36,13 +36,15 @@ def session_members(
         log[HEADER.size : HEADER.size + RECORD_BYTES * size] for log, size in zip(logs, sizes.tolist(), strict=True)
     )
     rows = np.frombuffer(packed, _RECORD)
-    owner = np.repeat(np.arange(len(logs)), sizes)
-    inside = (rows["session"] == sessions[owner]) & counted[rows["action"]]
-    rows, owner = rows[inside], owner[inside]
+    # compared in the log's own byte order: 25 000 rows of 100 long logs take 24 us instead of 39
+    wanted = np.repeat(sessions.astype(">u2").view(np.uint16), sizes)
+    inside = np.flatnonzero(rows["session"].view(np.uint16) == wanted)
+    inside = inside[counted[rows["action"][inside]]]
+    rows, owner = rows[inside], np.repeat(np.arange(len(logs)), sizes)[inside]
     if (sessions == 0).any():
         near = (sessions[owner] != 0) | _runs_around(times_ms(rows), owner, ts_ms, gap_ms)
         rows, owner = rows[near], owner[near]
-    return _distinct(owner, rows["item"].astype(np.uint64))
+    return owner, rows["item"].astype(np.uint64)
 
 
 def _runs_around(
@@ -56,11 +58,3 @@ def _runs_around(
     wanted[owner[here]] = run[here]
     near: NDArray[np.bool_] = run == wanted[owner]
     return near
-
-
-def _distinct(owner: NDArray[np.int64], items: Hashes) -> tuple[NDArray[np.int64], Hashes]:
-    order = np.lexsort((items, owner))
-    owner, items = owner[order], items[order]
-    first = np.ones(len(items), bool)
-    first[1:] = (owner[1:] != owner[:-1]) | (items[1:] != items[:-1])
-    return owner[first], items[first]

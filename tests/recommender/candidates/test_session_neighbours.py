@@ -25,6 +25,12 @@ def test_neighbours_vote_by_similarity_place_and_rarity(query, toy_view, now_ms)
     assert scores[1] == pytest.approx(1.5 * 0.9 + 0.5 * 0.8)
 
 
+def test_an_item_that_a_neighbour_touched_twice_gets_one_vote(query, toy_view, now_ms):
+    view = toy_view(sessions={2: [(now_ms, 8, 1)]}, members={(8, 1): [2, 70, 70, 71]})
+    scores = found(SessionNeighbours(), query((4, 2, 0)), view)
+    assert scores[70] == scores[71]
+
+
 def test_the_users_own_session_of_now_is_no_neighbour_but_an_earlier_one_is(query, toy_view, now_ms):
     view = toy_view(
         sessions={2: [(now_ms - 4 * 60_000, ME, 7), (now_ms - 3_600_000, ME, 6), (now_ms, 8, 1)]},
