@@ -33,6 +33,7 @@ from pipeline.kafka.topics import create, load_topics
 
 TICK_S = 0.1
 RATE_SPAN_S = 2.0
+SMALL = ("--questions", "1500", "--trees", "60")  # a ranker in seconds: each question costs 2 to 5 ms of CPU
 SETTLE_S = 60.0  # without any progress; a dead worker's partitions are free again after 6 to 9 s
 
 
@@ -253,7 +254,7 @@ class Demo:
         rows = sum(self._plan.sample(sample).values())
         self._say(f"training a small ranker from the first {rows} records")
         out = str(self._directory / "models")
-        argv = _headrace(config, "train", str(sample), "--out", out)
+        argv = _headrace(config, "train", str(sample), "--out", out, *SMALL)
         return Trainer(argv, log=self._directory / "train.log", say=self._say)
 
     def _end_traffic(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline import child
 
-NICE = "10"  # behind the worker and the traffic in the queue for the processor
+NICE = "5"  # behind the worker and the traffic in the queue for the processor
 STOP_S = 2.0
 
 
