@@ -29,36 +29,36 @@ local function rank(key, most, member, score)
 end
 
 -- rings
-local WIDTHS, SLOTS, FIRST = {1, 5, 60, 1440}, {6, 13, 25, 8}, {0, 6, 19, 44}
-local DECAY_MIN = {11520, 80640, 345600}
+local SLOTS, FIRST = {6, 13, 25, 8}, {0, 6, 19, 44}
 local HEAD, LIFETIME, COUNTS = 28 + 16 * C, 28 + 48 * C, 28 + 52 * C
 local SIZE = COUNTS + 208 * C
 local ZEROS = string.rep('\0', SIZE)
 local HEAD_FORMAT = '>' .. string.rep('I4', 7) .. string.rep('I8', 2 * C)
 local EPOCH_DAY = 10957
 
-local texts = setmetatable({}, {__index = function(self, number)
-  local text = string.format('%.0f', number)
-  self[number] = text
-  return text
-end})
+-- Redis writes a number with many trailing zeros as 1e+8, which BITFIELD refuses
+local function plain(number)
+  if number % 10000000 == 0 then return string.format('%.0f', number) end
+  return number
+end
 
 -- minute -> 4 buckets, 3 decay buckets, then the bit offsets of column 0 in the 4 count slots and the 3 decay slots
-local moments = setmetatable({}, {__index = function(self, minute)
-  local moment = {}
-  for ring = 1, 4 do
-    local bucket = floor(minute / WIDTHS[ring])
-    moment[ring] = bucket
-    moment[7 + ring] = 8 * (COUNTS + 4 * C * (FIRST[ring] + bucket % SLOTS[ring]))
-  end
-  for ring = 1, 3 do
-    local bucket = floor(minute / DECAY_MIN[ring])
-    moment[4 + ring] = bucket
-    moment[11 + ring] = 8 * (28 + 8 * C * (2 * (ring - 1) + bucket % 2))
-  end
-  self[minute] = moment
+local moments, SLOT_BITS, DECAY_BITS = {}, 32 * C, 64 * C
+local function moment_of(minute)
+  local moment = moments[minute]
+  if moment then return moment end
+  local b2, b3, b4 = floor(minute / 5), floor(minute / 60), floor(minute / 1440)
+  local d1, d2, d3 = floor(minute / 11520), floor(minute / 80640), floor(minute / 345600)
+  local counts, decays = 8 * COUNTS, 8 * 28
+  moment = {
+    minute, b2, b3, b4, d1, d2, d3,
+    counts + SLOT_BITS * (minute % 6), counts + SLOT_BITS * (6 + b2 % 13),
+    counts + SLOT_BITS * (19 + b3 % 25), counts + SLOT_BITS * (44 + b4 % 8),
+    decays + DECAY_BITS * (d1 % 2), decays + DECAY_BITS * (2 + d2 % 2), decays + DECAY_BITS * (4 + d3 % 2),
+  }
+  moments[minute] = moment
   return moment
-end})
+end
 
 local function clear(key, at, size)
   call('SETRANGE', key, at, sub(ZEROS, 1, size))
@@ -66,27 +66,29 @@ end
 
 local function advance(key, head, newest, fresh)
   local moved = false
+  local size, from, to = 4 * C, nil, 0 -- slots from..to-1 to clear: rings that are wholly stale lie side by side
   for ring = 1, 4 do
-    local bucket, old, slots = newest[ring], head[ring], SLOTS[ring]
+    local bucket, old, slots, first = newest[ring], head[ring], SLOTS[ring], FIRST[ring]
     if bucket > old then
       moved = true
       head[ring] = bucket
       if not fresh then
-        local at, size = COUNTS + 4 * C * FIRST[ring], 4 * C
+        local start, stop = (old + 1) % slots, bucket % slots
         if bucket - old >= slots then
-          clear(key, at, size * slots)
-        else
-          local from, to = (old + 1) % slots, bucket % slots
-          if from <= to then
-            clear(key, at + size * from, size * (to - from + 1))
-          else
-            clear(key, at + size * from, size * (slots - from))
-            clear(key, at, size * (to + 1))
-          end
+          start, stop = 0, slots - 1
+        elseif start > stop then
+          clear(key, COUNTS + size * (first + start), size * (slots - start))
+          start = 0
         end
+        if from and to ~= first + start then
+          clear(key, COUNTS + size * from, size * (to - from))
+          from = nil
+        end
+        from, to = from or first + start, first + stop + 1
       end
     end
   end
+  if from then clear(key, COUNTS + size * from, size * (to - from)) end
   for ring = 1, 3 do
     local bucket, old = newest[4 + ring], head[4 + ring]
     if bucket > old then
@@ -140,7 +142,7 @@ local function add(key, at, stop, ttl)
     if minute > newest then newest = minute end
   end
   local day = head[4]
-  if advance(key, head, moments[newest], fresh) then
+  if advance(key, head, moment_of(newest), fresh) then
     call('SETRANGE', key, 0, pack('>I4I4I4I4I4I4I4', unpack(head, 1, 7)))
     if ttl and head[4] > day and not fresh then call('EXPIRE', key, ttl) end
   end
@@ -148,26 +150,28 @@ local function add(key, at, stop, ttl)
   for _ = 1, deltas do
     local minute, column, events, first, second, third
     minute, column, events, first, second, third, at = unpack_at('>I4BI4I4I4I4', ops, at)
-    local moment, count = moments[minute], texts[events]
-    args[n + 1], args[n + 2], args[n + 3], args[n + 4] = 'INCRBY', 'u32', texts[8 * LIFETIME + 32 * column], count
+    local moment = moment_of(minute)
+    args[n + 1], args[n + 2], args[n + 3], args[n + 4] = 'INCRBY', 'u32', 8 * LIFETIME + 32 * column, events
     n = n + 4
     for ring = 1, 4 do
       if moment[ring] > head[ring] - SLOTS[ring] then
-        args[n + 1], args[n + 2], args[n + 3], args[n + 4] = 'INCRBY', 'u32', texts[moment[7 + ring] + 32 * column], count
+        args[n + 1], args[n + 2], args[n + 3], args[n + 4] = 'INCRBY', 'u32', moment[7 + ring] + 32 * column, events
         n = n + 4
       end
     end
-    local gains = {first * events, second * events, third * events}
-    for ring = 1, 3 do
-      if moment[4 + ring] > head[4 + ring] - 2 then
-        args[n + 1], args[n + 2], args[n + 3], args[n + 4] =
-          'INCRBY', 'i64', texts[moment[11 + ring] + 64 * column], texts[gains[ring]]
-        n = n + 4
-        if ring == 1 then
-          local cell = 8 + C * (moment[5] % 2) + column
-          head[cell] = head[cell] + gains[1]
-        end
-      end
+    if moment[5] > head[5] - 2 then
+      local cell = 8 + C * (moment[5] % 2) + column
+      head[cell] = head[cell] + first * events
+      args[n + 1], args[n + 2], args[n + 3], args[n + 4] = 'INCRBY', 'i64', moment[12] + 64 * column, plain(first * events)
+      n = n + 4
+    end
+    if moment[6] > head[6] - 2 then
+      args[n + 1], args[n + 2], args[n + 3], args[n + 4] = 'INCRBY', 'i64', moment[13] + 64 * column, plain(second * events)
+      n = n + 4
+    end
+    if moment[7] > head[7] - 2 then
+      args[n + 1], args[n + 2], args[n + 3], args[n + 4] = 'INCRBY', 'i64', moment[14] + 64 * column, plain(third * events)
+      n = n + 4
     end
     if n > 3900 then -- unpack fails beyond some 8000 values, after the first write
       call(unpack(args, 1, n))
