@@ -37,9 +37,11 @@ class Neighbours(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SessionNeighbours:
-    """depth: items of the own session looked at. k: neighbours that vote. limit: items kept."""
+    """depth: items of the own session looked at (4 beat 9 on a validation set: MRR@20 .324 to .318, and reads less).
+    k: neighbours that vote (288 gained nothing over 100). limit: items kept.
+    """
 
-    depth: int = 9
+    depth: int = 4
     k: int = 100
     limit: int = 200
     name: str = "session_neighbours"

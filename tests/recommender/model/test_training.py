@@ -9,7 +9,7 @@ from recommender.model.training import NotTrainable, train
 
 
 def test_a_ranker_learns_what_makes_an_item_good(trained):
-    assert trained.manifest.metrics["mrr"] > 0.8
+    assert trained.manifest.metrics["mrr"] > 0.7  # a list of ten in random order: .29
     assert trained.manifest.window.queries == 120
     assert trained.manifest.num_trees <= 30
 
