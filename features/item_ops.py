@@ -19,7 +19,7 @@ from features.domain import Domain
 from features.facts import Gone
 from features.fold import Effect
 from features.ids import hash64
-from features.neighbours import co_visit, contribution, session_entry
+from features.neighbours import CO_VISIT, contribution, session_entry
 from features.rings import MINUTE_MS, delta
 from features.schema import Item
 from features.store.port import ItemOp
@@ -75,6 +75,11 @@ def values_of(record: bytes, domain: Domain) -> Values:
     return Values(tuple(lists[:255]), tuple(rings))
 
 
+class _Visits(NamedTuple):
+    mark: int  # of the shard that owns the list
+    packed: list[bytes]
+
+
 class Operations:
     """Collects the effects that shards still have to apply, then packs them."""
 
@@ -87,7 +92,7 @@ class Operations:
         self._value_rings: dict[int, Ring] = {}
         self._world: Ring = {}
         self._sessions: dict[int, dict[tuple[int, int], int]] = {}
-        self._visits: dict[bytes, list[bytes]] = {}
+        self._visits: dict[bytes, _Visits] = {}
 
     def take(self, effects: Iterable[Effect]) -> None:
         """Effects in offset order; a shard takes those beyond its mark."""
@@ -130,15 +135,14 @@ class Operations:
                 touches[who] = effect.ts_ms
 
     def _visit(self, effect: Effect, minute: int) -> None:
-        item = effect.items[0][0].to_bytes(8, "big")
+        item, offset, pull = effect.items[0][0].to_bytes(8, "big"), effect.offset, effect.pull
         for distance, other in enumerate(effect.before, start=1):
-            if effect.offset > self._marks[int.from_bytes(other, "big") % self._shards]:
-                visit = co_visit(item, minute, contribution(minute, effect.pull, distance))
-                visits = self._visits.get(other)
-                if visits is None:
-                    self._visits[other] = [visit]
-                else:
-                    visits.append(visit)
+            visits = self._visits.get(other)
+            if visits is None:
+                mark = self._marks[int.from_bytes(other, "big") % self._shards]
+                visits = self._visits[other] = _Visits(mark, [])
+            if offset > visits.mark:
+                visits.packed.append(CO_VISIT.pack(item, minute, contribution(minute, pull, distance)))
 
     def packed(self) -> list[list[ItemOp]]:
         """The ops of each shard."""
@@ -155,8 +159,9 @@ class Operations:
             entries = sorted([session_entry(ts_ms, *who) for who, ts_ms in touches.items()])
             shards[item % self._shards].append(ItemOp("s", f"{item:016x}", b"".join(entries)))
         for other, visits in self._visits.items():
-            op = ItemOp("v", other.hex(), b"".join(visits))
-            shards[int.from_bytes(other, "big") % self._shards].append(op)
+            if visits.packed:
+                op = ItemOp("v", other.hex(), b"".join(visits.packed))
+                shards[int.from_bytes(other, "big") % self._shards].append(op)
         return shards
 
 

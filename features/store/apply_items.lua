@@ -20,7 +20,7 @@ local scored, order = {}, {}
 local function rank(key, most, member, score)
   local list = scored[key]
   if not list then
-    list = {most = most}
+    list = {most = most, rises = key ~= 'new'}
     scored[key] = list
     order[#order + 1] = key
   end
@@ -357,11 +357,14 @@ end
 
 for _, key in ipairs(order) do
   local list, full = scored[key], prefix .. key
-  local args, gone = {}, {}
+  local args, gone, least = {}, {}, nil
+  if list.rises and call('ZCARD', full) >= list.most then -- what would be trimmed at once is not added
+    least = tonumber(call('ZRANGE', full, 0, 0, 'WITHSCORES')[2])
+  end
   for index = 1, #list, 2 do
-    if list[index] then
+    if list[index] and (not least or list[index] >= least) then
       args[#args + 1], args[#args + 2] = list[index], list[index + 1]
-    else
+    elseif not list[index] then
       gone[#gone + 1] = list[index + 1]
     end
   end
@@ -371,7 +374,7 @@ for _, key in ipairs(order) do
   for from = 1, #gone, 2000 do
     call('ZREM', full, unpack(gone, from, math.min(from + 1999, #gone)))
   end
-  call('ZREMRANGEBYRANK', full, 0, -(list.most + 1))
+  if #args > 0 then call('ZREMRANGEBYRANK', full, 0, -(list.most + 1)) end
 end
 call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return {1, tonumber(ARGV[3])}

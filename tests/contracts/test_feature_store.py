@@ -281,3 +281,14 @@ def test_another_log_is_foreign(store):
 
 def test_a_store_says_what_it_is(store):
     assert store.ping()
+
+
+def test_a_full_top_list_lets_an_item_in_that_rises_later(store):
+    put(store, 9, 10, *[ring_op(2 * at, (28_000_000, 1, 2)) for at in range(1, 513)])
+    put(store, 10, 11, ring_op(2**40, (28_000_000, 1, 1)))
+    assert 2**40 not in store.read_top("top", 600)[0].tolist()
+    put(store, 11, 12, ring_op(2**40, (28_000_000, 1, 2)))
+    items = store.read_top("top", 600)[0].tolist()
+    assert items[0] == 2**40
+    assert len(items) == 512
+    assert 2 not in items
