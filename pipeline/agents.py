@@ -12,9 +12,10 @@ import sys
 import time
 from asyncio import QueueEmpty
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from features.store.port import Part, StateForeign, StateLost
 from pipeline import telemetry
@@ -54,6 +55,13 @@ class Out:
     dead_letters: str
 
 
+class Step(NamedTuple):
+    """A step whose answers are on their way."""
+
+    batches: list[Batch]
+    sends: list[asyncio.Task[None]]
+
+
 @dataclass(slots=True)
 class Desk:
     """What all agents of a worker share."""
@@ -68,29 +76,29 @@ class Desk:
     busy: int = 0  # agents at work or waiting for something with a cause
 
     async def take(self, slices: Sequence[Slice]) -> None:
-        """One step. Returns when everything in it is applied, answered and acknowledged, or void."""
-        self.busy += 1
-        try:
-            await self._step(slices)
-        except (StateForeign, ProducerFatal) as error:
-            stop_loudly(str(error), error)
-        except Exception as error:
-            stop_loudly(f"a step failed: {type(error).__name__}: {error}", error)
-        finally:
-            self.busy -= 1
+        """One step, whole. Returns when everything in it is applied, answered and acknowledged, or void."""
+        await self.finish(await self.begin(slices))
 
-    async def _step(self, slices: Sequence[Slice]) -> None:
-        read_ms, read_s = wall_ms(), time.perf_counter()
-        work = [(batch, applied) for batch in merge(slices) if (applied := await self._apply(batch))]
-        sends = [asyncio.create_task(self.publisher.send(list(self._letters(work))))]
-        questions = [question for _, applied in work for question in applied.questions]
-        for some in _runs(questions, QUESTIONS_MAX):
-            answers = await self._answers(some, read_ms=read_ms, read_s=read_s)
-            sends.append(asyncio.create_task(self.publisher.send(answers)))
-        with telemetry.STAGE_S.labels("publish").time():
-            await asyncio.gather(*sends)
-        for batch, _ in work:
+    async def begin(self, slices: Sequence[Slice]) -> Step:
+        """Applies and answers; the answers are on their way when it returns."""
+        self.busy += 1
+        with _no_way_out():
+            read_ms, read_s = wall_ms(), time.perf_counter()
+            work = [(batch, applied) for batch in merge(slices) if (applied := await self._apply(batch))]
+            sends = [asyncio.create_task(self.publisher.send(list(self._letters(work))))]
+            questions = [question for _, applied in work for question in applied.questions]
+            for some in _runs(questions, QUESTIONS_MAX):
+                answers = await self._answers(some, read_ms=read_ms, read_s=read_s)
+                sends.append(asyncio.create_task(self.publisher.send(answers)))
+            return Step([batch for batch, _ in work], sends)
+
+    async def finish(self, step: Step) -> None:
+        """Waits for every delivery report of the step; only then it counts as answered."""
+        with _no_way_out(), telemetry.STAGE_S.labels("publish").time():
+            await asyncio.gather(*step.sends)
+        for batch in step.batches:
             self.progress.mark(batch.part, batch.last + 1)
+        self.busy -= 1
 
     async def _apply(self, batch: Batch) -> Applied | None:
         self.given[batch.part] = batch.last
@@ -140,10 +148,17 @@ class Desk:
 
 
 async def serve(stream: Any, desk: Callable[[], Desk], *, batch_max: int) -> None:
-    """An agent's body: every slice of the stream, with what waits behind it, up to `batch_max` records a step."""
+    """An agent's body: every slice of the stream, with what waits behind it, up to `batch_max` records a step.
+
+    While the broker acknowledges one step's answers the next step is worked on; no third one begins before.
+    """
     queue = stream.channel.queue
+    before: asyncio.Task[None] | None = None
     async for piece in stream:
-        await desk().take([piece, *waiting(queue, batch_max - len(piece.records))])
+        step = await desk().begin([piece, *waiting(queue, batch_max - len(piece.records))])
+        if before is not None:
+            await before
+        before = asyncio.create_task(desk().finish(step))
 
 
 def waiting(queue: Any, room: int) -> Iterator[Slice]:
@@ -155,6 +170,17 @@ def waiting(queue: Any, room: int) -> Iterator[Slice]:
             return
         room -= len(piece.records)
         yield piece
+
+
+@contextmanager
+def _no_way_out() -> Iterator[None]:
+    """Lets nothing but a cancellation out: Faust would take a batch that raised for done."""
+    try:
+        yield
+    except (StateForeign, ProducerFatal) as error:
+        stop_loudly(str(error), error)
+    except Exception as error:
+        stop_loudly(f"a step failed: {type(error).__name__}: {error}", error)
 
 
 def stop_loudly(cause: str, error: BaseException | None = None) -> NoReturn:

@@ -189,7 +189,8 @@ def _attach_agent(app: App, topic: str, settings: Settings) -> None:
     async def agent(stream: Any) -> None:
         await agents.serve(stream, lambda: app.edge.desk, batch_max=settings.worker.batch_max)
 
-    app.agent(app.topic(topic, schema=driver.Untouched()), name=topic)(agent)
+    agent.__qualname__ = topic  # Faust names an agent after its function
+    app.agent(app.topic(topic, schema=driver.Untouched()))(agent)
 
 
 def _attach_life(

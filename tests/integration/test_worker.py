@@ -9,6 +9,7 @@ from itertools import count
 import pytest
 
 from pipeline.embedded import free_port
+from tests.broken_records import KINDS
 from tests.integration.worlds import World, action, traffic, wait
 
 pytestmark = pytest.mark.services
@@ -49,6 +50,24 @@ def test_an_event_comes_back_as_a_recommendation_with_poison_around_it(world):
     assert world.counts()["applied:user_actions"] == 61
     metrics = urllib.request.urlopen(f"http://127.0.0.1:{world.metrics_port}/metrics").read().decode()
     assert 'headrace_dead_letters_total{field="event_id"' in metrics
+    assert world.digest() == world.replayed_digest()
+
+
+def test_thirty_kinds_of_broken_records_reach_the_dead_letters_by_their_field(world):
+    worker = world.start()
+    once = [("b", make(0), field) for field, make in KINDS.values()]
+    again = [("b", make(n), field) for n in range(1, 20) for field, make in KINDS.values() if len(make(n)) < 1 << 20]
+    broken = once + again
+    mixed = [(key, value) for key, value, _ in broken]
+    for place, good in enumerate(traffic(200)):
+        mixed.insert(place * 3, good)
+    world.publish("user_actions", mixed)
+    world.wait_until_answered()
+    wait(lambda: len(world.dead()) >= len(broken), 10, world.logs)
+    letters = list(world.dead().values())
+    named = sorted(letter["field"].decode().split("[")[0] for letter in letters)
+    assert named == sorted(field for _, _, field in broken)
+    assert worker.poll() is None
     assert world.digest() == world.replayed_digest()
 
 

@@ -19,9 +19,12 @@ from confluent_kafka.admin import AdminClient
 from features import schema
 from features.digest import digest
 from features.schema import Recommendation
+from features.store.port import Part
 from features.store.redis import RedisStore
 from pipeline.config import Settings, load
+from pipeline.kafka.slices import LogRecord
 from pipeline.kafka.topics import create, load_topics
+from pipeline.reading import Reading, read
 from recommender.replay import Replayer
 
 TOML = """
@@ -65,7 +68,7 @@ class World:
     name: str
     metrics_port: int = 0
     workers: list[subprocess.Popen] = field(default_factory=list)
-    sent: dict[str, dict[tuple[int, int], bytes]] = field(default_factory=dict)
+    sent: dict[str, dict[tuple[int, int], LogRecord]] = field(default_factory=dict)
 
     def __post_init__(self):
         self.prefix = f"{self.name}."
@@ -120,7 +123,8 @@ class World:
 
         def report(error, message):
             assert error is None, error
-            noted[message.partition(), message.offset()] = message.value()
+            at = message.partition(), message.offset()
+            noted[at] = LogRecord(message.offset(), message.timestamp()[1], message.key(), message.value())
 
         for key, value in records:
             while True:
@@ -188,10 +192,10 @@ class World:
                 at = answer.user_id, answer.trigger.partition
                 newest[at] = max(newest.get(at, -1), answer.trigger.offset)
         open_ones = set()
-        for (partition, offset), value in self.sent.get(schema.USER_ACTIONS, {}).items():
-            user = trigger_user(value)
-            if user is not None and newest.get((user, partition), -1) < offset:
-                open_ones.add((user, partition, offset))
+        for (partition, offset), record in self.sent.get(schema.USER_ACTIONS, {}).items():
+            for ask in self.read(schema.USER_ACTIONS, partition, record).asks:
+                if newest.get((ask.record.user_id, partition), -1) < offset:
+                    open_ones.add((ask.record.user_id, partition, offset))
         return open_ones
 
     def wait_until_answered(self, *, within_s: float = 25) -> None:
@@ -200,6 +204,11 @@ class World:
             within_s,
             lambda: f"{sorted(self.unanswered())[:5]} unanswered\n{self.logs()[-4000:]}",
         )
+
+    def read(self, topic: str, partition: int, record: LogRecord) -> Reading:
+        """The record as a worker reads it."""
+        actions = {action.name: action for action in self.settings.actions}
+        return read(topic, Part(topic, partition), [record], actions=actions, answer_from=0)
 
     # --- state
 
@@ -226,12 +235,9 @@ class World:
         """The digest of everything sent, applied in memory, one partition after the other."""
         replayer = Replayer(self.settings.domain)
         for topic in (schema.ITEMS, schema.IMPRESSIONS, schema.USER_ACTIONS):
-            for _, value in sorted(self.sent.get(topic, {}).items()):
-                try:
-                    record = schema.decode(topic, value)
-                except schema.Refused:
-                    record = None
-                replayer.feed(topic, record)
+            for (partition, _), record in sorted(self.sent.get(topic, {}).items()):
+                (fact,) = self.read(topic, partition, record).facts
+                replayer.feed(topic, fact.record)
         replayer.settle()
         return replayer.digest()
 
@@ -262,15 +268,6 @@ def traffic(count: int, *, seed: str = "e", users: int = 40, items: int = 60) ->
         )
         for n in range(count)
     ]
-
-
-def trigger_user(value: bytes | None) -> str | None:
-    """The user whom a record asks an answer for, None if it asks none."""
-    try:
-        record = schema.decode(schema.USER_ACTIONS, value or b"")
-    except schema.Refused:
-        return None
-    return record.user_id if record.action == "view" else None
 
 
 def now_ms() -> int:

@@ -1,0 +1,200 @@
+"""One step of an agent: the order of things, what makes a batch void, what ends the process."""
+
+import asyncio
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from features.schema import Refused
+from features.store.port import Part, StateForeign, StateLost, StoreAway
+from pipeline import agents, patience
+from pipeline.agents import Desk, Out
+from pipeline.engine import Applied, OutOfTurn, Question
+from pipeline.kafka.publisher import ProducerFatal
+from pipeline.kafka.slices import LogRecord, Slice
+from pipeline.patience import StoreThread
+from pipeline.progress import Progress
+from pipeline.reading import Ask, Reading
+from pipeline.telemetry import Pause
+from recommender.recommend import Ranked
+
+PART = Part("user_actions", 0)
+
+
+class Engine:
+    """Raises what it is told to, in order, then applies; asks for one answer per record."""
+
+    def __init__(self, *troubles, refused=()):
+        self.troubles, self.refused, self.applied = list(troubles), refused, []
+
+    def apply(self, batch, *, answer_from, is_current):
+        if self.troubles:
+            raise self.troubles.pop(0)
+        if not is_current(batch):
+            return None
+        self.applied.append((batch.part, batch.last, answer_from))
+        asks = [
+            Question(Ask(batch.part, r.offset, r.timestamp, SimpleNamespace(user_id="u", ts_ms=5)), b"")
+            for r in batch.records
+        ]
+        refused = [(r, Refused("ts_ms", "missing")) for r in batch.records if r.offset in self.refused]
+        return Applied(Reading([], refused, [], 0), asks)
+
+    def answer(self, questions, *, wall_ms):
+        return [ranked(f"id-{question.ask.offset}") for question in questions]
+
+
+class Publisher:
+    """Sends once it is let."""
+
+    def __init__(self, error=None):
+        self.sent, self.let, self.error = [], asyncio.Event(), error
+        self.let.set()
+
+    async def send(self, records):
+        await self.let.wait()
+        if self.error:
+            raise self.error
+        self.sent += records
+
+
+class Reader:
+    """Holds every part under seek number 1."""
+
+    def __init__(self):
+        self.restarted = []
+
+    def seek_no(self, part):
+        return 1
+
+    def restart(self, part):
+        self.restarted.append(part)
+
+
+def ranked(name):
+    return Ranked(name, ["i"], np.ones(1), ["new"], "full", None, "v", "h", np.zeros((1, 2), np.float32))
+
+
+def piece(*offsets, follows=-1, seek_no=1, part=PART):
+    return Slice(part, follows, seek_no, [LogRecord(offset, 0, b"u", b"raw") for offset in offsets])
+
+
+class Stopped(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture(autouse=True)
+def stop(monkeypatch):
+    def ended(cause, error=None):
+        raise Stopped(cause)
+
+    monkeypatch.setattr(agents, "stop_loudly", ended)
+    monkeypatch.setattr(patience, "BACKOFF_S", (0.001, 0.002))
+
+
+@pytest.fixture
+def make():
+    threads = []
+
+    def desk(engine, publisher=None):
+        threads.append(StoreThread(Pause()))
+        progress = Progress()
+        progress.begin(PART, committed=None, start=0)
+        return Desk(engine, threads[-1], publisher or Publisher(), progress, Reader(), Out("r", "s", "d"), {})
+
+    yield desk
+    for thread in threads:
+        thread.close()
+
+
+async def test_a_step_answers_and_then_moves_the_progress(make):
+    desk = make(Engine())
+    await desk.take([piece(0, 1)])
+    assert [record.topic for record in desk.publisher.sent] == ["r", "s", "r", "s"]
+    assert desk.progress.answered(PART) == 2
+
+
+async def test_progress_waits_for_every_report(make):
+    desk = make(Engine())
+    desk.publisher.let.clear()
+    step = asyncio.create_task(desk.take([piece(0)]))
+    await asyncio.sleep(0.05)
+    assert desk.engine.applied
+    assert desk.progress.answered(PART) == 0
+    desk.publisher.let.set()
+    await step
+    assert desk.progress.answered(PART) == 1
+
+
+async def test_the_next_step_is_worked_on_while_reports_are_awaited_and_progress_keeps_its_order(make):
+    desk = make(Engine())
+    desk.publisher.let.clear()
+    queue = asyncio.Queue()
+
+    class Stream:
+        channel = SimpleNamespace(queue=queue)
+
+        async def __aiter__(self):
+            while True:
+                yield (await queue.get()).value
+
+    agent = asyncio.create_task(agents.serve(Stream(), lambda: desk, batch_max=1))
+    for offset in range(4):
+        queue.put_nowait(SimpleNamespace(value=piece(offset, follows=offset - 1)))
+    await asyncio.sleep(0.1)
+    assert [last for _, last, _ in desk.engine.applied] == [0, 1]  # the third waits for the first one's reports
+    assert desk.progress.answered(PART) == 0
+    desk.publisher.let.set()
+    await asyncio.sleep(0.1)
+    agent.cancel()
+    assert desk.progress.answered(PART) == 4
+    assert desk.busy == 0
+
+
+async def test_slices_that_wait_are_one_batch(make):
+    desk = make(Engine())
+    await desk.take([piece(0, 1), piece(2, follows=1), piece(3, follows=2)])
+    assert desk.engine.applied == [(PART, 3, 0)]
+
+
+async def test_refused_records_go_to_the_dead_letters(make):
+    desk = make(Engine(refused=(1,)))
+    await desk.take([piece(0, 1)])
+    assert [record.value for record in desk.publisher.sent if record.topic == "d"] == [b"raw"]
+
+
+async def test_a_slice_of_an_older_seek_is_dropped(make):
+    desk = make(Engine())
+    await desk.take([piece(0, seek_no=0)])
+    assert desk.engine.applied == []
+    assert desk.progress.answered(PART) == 0
+
+
+@pytest.mark.parametrize("trouble", [OutOfTurn("gap"), StateLost("behind", PART)])
+async def test_a_gap_or_a_loss_reads_again_and_marks_nothing(make, trouble):
+    desk = make(Engine(trouble))
+    await desk.take([piece(0)])
+    assert desk.reader.restarted == [PART]
+    assert desk.progress.answered(PART) == 0
+
+
+async def test_a_store_that_is_away_is_waited_for(make):
+    desk = make(Engine(StoreAway("gone"), StoreAway("gone")))
+    await desk.take([piece(0)])
+    assert desk.progress.answered(PART) == 1
+
+
+@pytest.mark.parametrize("trouble", [StateForeign("another log"), KeyError("a bug")])
+async def test_a_contradiction_or_a_bug_ends_the_process_before_the_batch_is_left(make, trouble):
+    desk = make(Engine(trouble))
+    with pytest.raises(Stopped):
+        await desk.take([piece(0)])
+    assert desk.progress.answered(PART) == 0
+
+
+async def test_a_dead_producer_ends_the_process(make):
+    desk = make(Engine(), Publisher(ProducerFatal("fenced")))
+    with pytest.raises(Stopped, match="fenced"):
+        await desk.take([piece(0)])
+    assert desk.progress.answered(PART) == 0
