@@ -1,12 +1,18 @@
 """What every test shares: Hypothesis without a deadline (a busy machine is not a wrong answer), and one Redis."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import redis
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from pipeline.embedded import Servers
 
 settings.register_profile("headrace", deadline=None)
 settings.load_profile("headrace")
@@ -19,19 +25,32 @@ def unavailable(reason: str) -> None:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of one embedded server for the whole run, with an append-only file as in production."""
+def start_redis(directory: Path) -> Servers:
+    """An embedded server with an append-only file, as in production."""
     try:
         from pipeline.embedded import EmbeddedError, Servers
     except ImportError as error:
         unavailable(f"no embedded Redis: {error}")
-    directory: Path = tmp_path_factory.mktemp("redis")
     try:
-        servers = Servers(directory, broker=False)
+        return Servers(directory, broker=False)
     except EmbeddedError as error:
         unavailable(f"no embedded Redis: {error}")
+    raise AssertionError("unreachable: skipped or failed")
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of one server for the whole run."""
+    servers = start_redis(tmp_path_factory.mktemp("redis"))
     yield servers.redis_url
+    servers.stop()
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[Servers]:
+    """A server for one test alone, to kill and start again."""
+    servers = start_redis(tmp_path / "own")
+    yield servers
     servers.stop()
 
 

@@ -1,0 +1,79 @@
+"""A Redis that dies with its tail: killed with -9, the end of its append-only file cut off, started again."""
+
+import random
+
+import pytest
+
+from features.digest import digest
+from features.domain import Action, Domain
+from features.schema import UserAction
+from features.state import Fact, State
+from features.store.memory import MemoryStore
+from features.store.port import Part, StateLost, StoreAway
+from features.store.redis import RedisStore
+
+pytestmark = pytest.mark.services
+
+DOMAIN = Domain(actions=(Action("view"), Action("buy", purchase=True)))
+PART = Part("user_actions", 0)
+
+
+def log(events, seed):
+    rng = random.Random(seed)
+    facts = []
+    for offset in range(events):
+        ts_ms = 1_700_000_000_000 + offset * 5_000 - rng.randrange(60_000)
+        name = rng.choice(("view", "view", "buy"))
+        record = UserAction(f"e{offset}", f"u{rng.randrange(40)}", f"i{rng.randrange(60)}", name, ts_ms, session_id="s")
+        facts.append(Fact(offset, rng.choice(facts).record if facts and rng.random() < 0.1 else record))
+    return facts
+
+
+def go_on(state, facts, until, size):
+    """Applies from where the state stands, resuming after every loss; returns how many losses were noticed."""
+    losses = 0
+    resume = state.resume(PART, committed=None, log_start=0)
+    at, hold_to = resume.start, resume.hold_to
+    while at < until:
+        end = min(until, max(at + size, hold_to + 1))
+        try:
+            state.apply(PART, facts[at:end], last=end - 1)
+            at = end
+        except StoreAway:
+            continue
+        except StateLost:
+            losses += 1
+            resume = state.resume(PART, committed=at, log_start=0)
+            at, hold_to = resume.start, resume.hold_to
+    return losses
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_redis_that_lost_its_tail_is_made_good_from_the_log(own_redis, seed):
+    rng = random.Random(seed)
+    facts = log(900, seed)
+    store = RedisStore(own_redis.redis_url, app="t", shards=4)
+    state = State(store, DOMAIN)
+    losses = 0
+    for until in (300, 600, 900):
+        losses += go_on(state, facts, until, 50)
+        own_redis.kill_redis()
+        tail = max((own_redis.directory / "redis" / "appendonlydir").glob("*.incr.aof"), key=lambda file: file.name)
+        with tail.open("r+b") as file:
+            file.truncate(rng.randrange(tail.stat().st_size // 2, tail.stat().st_size))
+        own_redis.restart_redis()
+        for _ in range(3):
+            try:
+                state.beat()
+                break
+            except StoreAway:
+                continue
+            except StateLost:
+                losses += 1
+                break
+    losses += go_on(State(store, DOMAIN), facts, 900, 50)
+    twin = MemoryStore(4)
+    go_on(State(twin, DOMAIN), facts, 900, 70)
+    assert losses
+    assert digest(store, state.layout, DOMAIN) == digest(twin, state.layout, DOMAIN)
+    assert store.counts() == twin.counts()
