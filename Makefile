@@ -21,7 +21,7 @@ test: $(VENV)/.dev
 	$(RUN) pytest tests/integration $(ARGS)
 
 lint: $(VENV)/.dev
-	$(RUN) ruff check .
+	$(RUN) ruff check --no-cache .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(VENV)/bin/lint-imports

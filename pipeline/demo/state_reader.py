@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from features.digest import digest
-from features.store.redis import RedisStore
-
 from features.store.port import PHASES, FeatureStore, Part, StoreAway
+from features.store.redis import RedisStore
 from pipeline.config import Settings
 
 
