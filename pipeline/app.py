@@ -189,8 +189,7 @@ def _attach_agent(app: App, topic: str, settings: Settings) -> None:
     async def agent(stream: Any) -> None:
         await agents.serve(stream, lambda: app.edge.desk, batch_max=settings.worker.batch_max)
 
-    agent.__qualname__ = topic  # Faust names an agent after its function
-    app.agent(app.topic(topic, schema=driver.Untouched()))(agent)
+    app.agent(app.topic(topic, schema=driver.Untouched()), name=topic)(agent)
 
 
 def _attach_life(
