@@ -164,3 +164,27 @@ def test_a_replayed_log_trains_a_ranker_that_serves(tmp_path):
     trained = train(rows, replayer.catalog, directory=tmp_path, version="v1", trees_max=10)
     assert trained.manifest.metrics["mrr"] > 0.5
     assert trained.manifest.window.queries == len(rows)
+
+
+def test_the_order_in_which_lists_were_shown_changes_no_row():
+    random = np.random.default_rng(4)
+    domain = Domain(actions=(Action("click"),), item_context=("price",))
+    plain, turned = [], []
+    for number in range(30):
+        items = [f"i{item}" for item in random.permutation(12)[:6]]
+        prices = random.uniform(1, 9, 6).round(2).tolist()
+        order = random.permutation(6)
+        for log, places in ((plain, range(6)), (turned, order)):
+            record = Impression(
+                f"m{number}",
+                f"u{number % 4}",
+                [items[place] for place in places],
+                START_MS + number * 9000,
+                item_context={"price": [prices[place] for place in places]},
+            )
+            chosen = act(f"e{number}", items[number % 6], user=f"u{number % 4}", seconds=number * 9 + 1)
+            log += [(IMPRESSIONS, record), chosen]
+    mine, theirs = (training_rows(log, Replayer(domain), ask="lists").scattered() for log in (plain, turned))
+    assert np.array_equal(mine.matrix, theirs.matrix, equal_nan=True)
+    assert np.array_equal(mine.grades, theirs.grades)
+    assert mine.items.tolist() == theirs.items.tolist()
