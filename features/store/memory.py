@@ -141,12 +141,15 @@ class MemoryStore:
 
     def _add_item(self, shard: Shard, op: ItemOp) -> None:
         ring = shard.rings[op.key] = self._add(shard.rings.get(op.key), op.body)
+        at = 2 + int.from_bytes(op.body[:2], "big") * rings.DELTA.size
+        columns = {change[1] for change in rings.DELTA.iter_unpack(op.body[2:at])}
+        if not any(self._weights[column] for column in columns):  # impressions alone move no item
+            return
         score = top_score(ring, self._weights)
         if score == NOTHING:
             return
         item = int(op.key, 16)
         _rank(shard, "top", item, score, names.TOP_MAX)
-        at = 2 + int.from_bytes(op.body[:2], "big") * rings.DELTA.size
         for index in range(op.body[at]):
             listed = op.body[at + 1 + 16 * index : at + 17 + 16 * index]
             _rank(shard, f"a:{listed.decode()}", item, score, names.VALUE_LIST_MAX)
