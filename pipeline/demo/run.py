@@ -170,6 +170,8 @@ class Demo:
 
     def _tick(self) -> None:
         now_s = time.monotonic()
+        if pid := self._servers.revive_redis():
+            self._say(f"Redis ended and runs again on its append-only file, pid {pid}")
         self._servers.check()
         worker_trouble = self.worker.check(now_s)
         if worker_trouble and worker_trouble != self._worker_trouble:

@@ -124,3 +124,16 @@ def test_a_missing_broker_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EmbeddedError, match=r"install the extra `embedded`"):
         find_broker(tmp_path)
+
+
+def test_a_redis_that_died_runs_again_on_its_file(own_servers):
+    servers = own_servers()
+    assert servers.revive_redis() is None
+    with Redis.from_url(servers.redis_url) as client:
+        client.set("k", "v")
+        client.execute_command("WAITAOF", 1, 0, 5000)
+    before = servers.pids["redis"]
+    servers.kill_redis()
+    assert servers.revive_redis() == servers.pids["redis"] != before
+    with Redis.from_url(servers.redis_url) as client:
+        assert client.get("k") == b"v"
