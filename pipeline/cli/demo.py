@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -77,6 +78,8 @@ def command(
 
     Exit 0 when everything published is accounted for and every trigger is answered.
     """
+    # `docker stop`, `timeout` and service managers say SIGTERM: it ends the demo as Ctrl-C does, with a summary.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     options = Options(dataset=dataset, seconds=seconds, rate=rate, keep=keep, seed=seed)
     live = not as_json and sys.stdout.isatty()
     try:

@@ -24,6 +24,7 @@ from pipeline.demo.ledger import Ledger
 from pipeline.demo.screen import Frame
 from pipeline.demo.settings import placed, toml
 from pipeline.demo.state_reader import StateReader
+from pipeline.demo.stillness import Stillness
 from pipeline.demo.summary import Summary, missing_of
 from pipeline.demo.supervisor import Supervisor
 from pipeline.demo.traffic import Traffic, producer
@@ -34,6 +35,7 @@ from pipeline.kafka.topics import create, load_topics
 TICK_S = 0.1
 RATE_SPAN_S = 2.0
 SMALL = ("--questions", "1500", "--trees", "60")  # a ranker in seconds: each question costs 2 to 5 ms of CPU
+STANDSTILL_S = 15.0  # a killed worker's partitions are free again after 6 to 9 s, its successor needs 3 s to join
 SETTLE_S = 60.0  # without any progress; a dead worker's partitions are free again after 6 to 9 s
 
 
@@ -106,6 +108,7 @@ class Demo:
         stack.callback(self._end_traffic)
         self._speeds: deque[tuple[float, int, int]] = deque()
         self._trouble = self._worker_trouble = ""
+        self._still = Stillness(at_s=self._begun_s)
 
     def stream(self) -> None:
         """Traffic until it ends by itself, its time is over, or Ctrl-C."""
@@ -125,14 +128,12 @@ class Demo:
     def settle(self) -> None:
         """Waits until all that was published is applied everywhere and answered, or nothing moves for 60 s."""
         self.traffic.phase = "settling"
-        moved_s, before = time.monotonic(), (0, 0, 0)
+        still = Stillness(at_s=time.monotonic())
         with self._interruptible():
             while not (self._is_settled() and self._is_everywhere()):
                 self._tick()
-                now = (self.state.counts.done, self.ledger.totals().answered, sum(self._hwm().values()))
-                if now != before:
-                    moved_s, before = time.monotonic(), now
-                elif time.monotonic() - moved_s > SETTLE_S:
+                moving = (self.state.counts.done, self.ledger.totals().answered, sum(self._hwm().values()))
+                if still.look(moving, at_s=time.monotonic()) > SETTLE_S:
                     break
         self._settled_s = time.monotonic() - self._begun_s
 
@@ -166,7 +167,10 @@ class Demo:
             "digest": self.state.digest(),
             "hwm": self._hwm(),
         }
-        return Summary(figures, missing_of(totals, counts, self.ledger.oldest_unanswered()))
+        missing = missing_of(totals, counts, self.ledger.oldest_unanswered())
+        if missing:  # the log goes with the temporary directory
+            self._say(f"the worker's last lines:\n{self.worker.last_words(lines=20)}")
+        return Summary(figures, missing)
 
     def _tick(self) -> None:
         now_s = time.monotonic()
@@ -181,9 +185,18 @@ class Demo:
             if error is not None:
                 raise DemoError(f"{type(error).__name__}: {error}") from error
         self.state.refresh()
-        self._trouble = worker_trouble or self.state.trouble
+        self._trouble = worker_trouble or self.state.trouble or self._standstill(now_s)
         self._show(self._frame(now_s))
         time.sleep(TICK_S)
+
+    def _standstill(self, now_s: float) -> str:
+        """What to say when records wait and nothing is done with them; empty as long as something moves."""
+        totals, done = self.ledger.totals(), self.state.counts.done
+        waiting = totals.unanswered > 0 or done < totals.published
+        still_s = self._still.look((waiting, done, totals.answered, self.worker.pid), at_s=now_s)
+        if not waiting or still_s < STANDSTILL_S:
+            return ""
+        return f"nothing applied or answered for {still_s:.0f} s; the worker's last line: {self.worker.last_words()}"
 
     def _frame(self, now_s: float) -> Frame:
         totals, counts = self.ledger.totals(), self.state.counts

@@ -10,6 +10,8 @@ from features.store.port import PHASES, FeatureStore, Part, StoreAway
 from features.store.redis import RedisStore
 from pipeline.config import Settings
 
+UNKNOWN = -2
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
@@ -61,12 +63,15 @@ class StateReader:
             self.trouble = f"Redis: {error.cause}"
 
     def hwm(self, parts: Iterable[tuple[str, int]]) -> dict[str, int]:
-        """The last offset that every shard has applied in both phases, by `topic-partition`."""
-        found = {}
-        for topic, partition in sorted(parts):
-            marks = [self._store.marks(phase, Part(topic, partition)) for phase in PHASES]
-            found[f"{topic}-{partition}"] = min(int(values.min()) for values in marks)
-        return found
+        """The last offset that every shard has applied in both phases, by `topic-partition`; -2: unknown or away."""
+        return {f"{topic}-{partition}": self._mark(Part(topic, partition)) for topic, partition in sorted(parts)}
+
+    def _mark(self, part: Part) -> int:
+        try:
+            return min(int(self._store.marks(phase, part).min()) for phase in PHASES)
+        except StoreAway as error:
+            self.trouble = f"Redis: {error.cause}"
+            return UNKNOWN
 
     def digest(self) -> str:
         """One hash over the state; meaningful when nobody writes."""

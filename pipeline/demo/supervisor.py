@@ -66,6 +66,10 @@ class Supervisor:
         # A signal needs no last words, and has none.
         return f"the worker ended with code {code}" + ("" if code < 0 else f"\n{child.tail_of(self.log, lines=3)}")
 
+    def last_words(self, *, lines: int = 1) -> str:
+        """The end of the worker's log."""
+        return child.tail_of(self.log, lines=lines)
+
     def stop(self) -> None:
         """SIGTERM, and SIGKILL after 15 s."""
         if self._process is not None:

@@ -16,10 +16,20 @@ from pipeline.demo.plan import simulated
 pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 
 
-def headrace(*words):
-    return subprocess.Popen(
-        [sys.executable, "-m", "pipeline.cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+@pytest.fixture
+def headrace():
+    """Starts `headrace` with the given words; what a failed test leaves running is killed."""
+    running = []
+
+    def start(*words):
+        argv = [sys.executable, "-m", "pipeline.cli", *words]
+        running.append(subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return running[-1]
+
+    yield start
+    for process in running:
+        with process:
+            process.kill()
 
 
 def until(demo, pattern):
@@ -44,7 +54,7 @@ def check(figures):
     assert sum(end + 1 for end in figures["hwm"].values()) == figures["published"]
 
 
-def test_the_demo_accounts_for_everything_serves_its_own_model_and_ends_on_ctrl_c(servers, tmp_path):
+def test_the_demo_accounts_for_everything_serves_its_own_model_and_ends_on_ctrl_c(servers, headrace, tmp_path):
     _ = servers  # skips, or fails in CI, where the wheels are absent
     kept = tmp_path / "kept"
     demo = headrace("demo", "--json", "--keep", str(kept))
@@ -62,7 +72,7 @@ def test_the_demo_accounts_for_everything_serves_its_own_model_and_ends_on_ctrl_
     assert figures_of(headrace("replay", str(kept), "--json"))["digest"] == figures["digest"]
 
 
-def test_a_worker_killed_while_a_data_set_streams_is_back_and_the_state_is_the_replays(servers, tmp_path):
+def test_a_worker_killed_while_a_data_set_streams_is_back_and_the_state_is_the_replays(servers, headrace, tmp_path):
     _ = servers
     folder = tmp_path / "folder"
     simulated(seed=5, rate=None, warm_up=1500).sample(folder)
@@ -78,14 +88,14 @@ def test_a_worker_killed_while_a_data_set_streams_is_back_and_the_state_is_the_r
     assert figures_of(headrace("replay", str(folder), "--json"))["digest"] == figures["digest"]
 
 
-def test_seconds_end_the_traffic(servers):
+def test_seconds_end_the_traffic(servers, headrace):
     _ = servers
     figures = figures_of(headrace("demo", "--seconds", "2", "--json", "--rate", "50"))
     check(figures)
     assert 1.9 <= figures["seconds"]["streamed"] < 4.0
 
 
-def test_a_folder_that_is_none_is_one_line_and_no_traceback(servers, tmp_path):
+def test_a_folder_that_is_none_is_one_line_and_no_traceback(servers, headrace, tmp_path):
     _ = servers
     demo = headrace("demo", "--dataset", str(tmp_path), "--json")
     out, err = demo.communicate(timeout=60)
@@ -93,3 +103,16 @@ def test_a_folder_that_is_none_is_one_line_and_no_traceback(servers, tmp_path):
     assert out == ""
     assert str(tmp_path) in err
     assert "Traceback" not in err
+
+
+def test_a_worker_that_stands_still_is_named_and_goes_on_when_it_wakes(servers, headrace):
+    _ = servers
+    demo = headrace("demo", "--json", "--rate", "20")
+    pid = int(until(demo, r"live .* partial=.* worker (\d+) restarts 0")[1])
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        assert "worker's last line" in until(demo, r"nothing applied or answered for .*")[0]
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    demo.send_signal(signal.SIGTERM)
+    check(figures_of(demo))

@@ -67,3 +67,11 @@ def test_deaths_far_apart_are_forgiven(tmp_path):
         supervisor.check(20.0 * round_ + 0.1)
     assert supervisor.restarts == 2 * QUICK_DEATHS_MAX - 1
     supervisor.stop()
+
+
+def test_the_last_words_of_a_worker_can_be_quoted(tmp_path):
+    supervisor = Supervisor([sys.executable, "-c", "print('waiting for topics')"], log=tmp_path / "log")
+    supervisor.start(0.0)
+    until_dead(supervisor)
+    assert supervisor.last_words() == "waiting for topics"
+    supervisor.stop()
