@@ -17,7 +17,7 @@ demo: $(DEMO_NEEDS)
 
 # The servers of the integration tests want the cores for themselves, so those run one after the other.
 test: $(VENV)/.dev
-	$(RUN) pytest -n auto --benchmark-disable --ignore=tests/integration $(ARGS)
+	$(RUN) pytest -n auto --ignore=tests/integration --ignore=tests/benchmarks $(ARGS)
 	$(RUN) pytest tests/integration $(ARGS)
 
 lint: $(VENV)/.dev

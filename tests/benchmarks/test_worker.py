@@ -1,0 +1,155 @@
+"""What the worker costs on the embedded servers: `make bench ARGS="-k worker"` prints the figures, CPU beside wall.
+
+Rates depend on the machine and on who else runs on it; CPU per event is what to compare. Latency on the embedded broker
+holds its fetch wait (10 ms here): it says nothing of Apache Kafka.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+from redis import Redis
+
+from features.schema import RECOMMENDATIONS, Recommendation
+from pipeline.embedded import free_port
+from tests.integration.conftest import redis, servers  # noqa: F401
+from tests.integration.worlds import World, action, traffic, wait
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
+NAMES = count()
+USERS, ITEMS = 3_000, 2_000
+INGESTED, ANSWERED = 60_000, 10_000
+PACE_PER_S, PACED_S = 200, 20
+
+
+@pytest.fixture
+def world(servers, tmp_path):  # noqa: F811
+    made = World(servers.bootstrap, servers.redis_url, tmp_path, f"bench{os.getpid()}x{next(NAMES)}", free_port())
+    yield made
+    made.stop()
+
+
+def cpu_s(pid: int) -> float:
+    """User and system seconds of a live process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def peak_mb(pid: int) -> float:
+    """The most resident memory a live process had."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
+
+
+def redis_cpu_s(world: World) -> float:
+    with Redis.from_url(world.redis_url) as client:
+        info = client.info("cpu")
+    return info["used_cpu_user"] + info["used_cpu_sys"]
+
+
+def report(benchmark, capsys, title: str, figures: dict[str, float]) -> None:
+    benchmark.extra_info.update(figures)
+    with capsys.disabled():
+        print(f"\n{title}: " + ", ".join(f"{name} {value:,.1f}" for name, value in figures.items()))
+
+
+def drain(world: World, events: int, done: Callable[[], bool]) -> dict[str, float]:
+    """A started worker works off a backlog: from its first applied event to the last."""
+    worker = world.start()
+    wait(lambda: sum(world.counts().values()) > 0, 30, world.logs)
+    begun_s, first = time.monotonic(), sum(world.counts().values())
+    cpu, redis_cpu = cpu_s(worker.pid), redis_cpu_s(world)
+    wait(done, 200, world.logs)
+    wall_s, left = time.monotonic() - begun_s, events - first
+    return {
+        "events/s": left / wall_s,
+        "worker CPU us/event": (cpu_s(worker.pid) - cpu) / left * 1e6,
+        "Redis CPU us/event": (redis_cpu_s(world) - redis_cpu) / left * 1e6,
+        "worker peak MB": peak_mb(worker.pid),
+    }
+
+
+def applied(world: World, events: int) -> bool:
+    return world.counts().get("applied:user_actions", 0) == events
+
+
+def test_worker_ingest_without_recommendations(benchmark, world, capsys):
+    quiet = [(key, value.replace(b'"view"', b'"buy"')) for key, value in traffic(INGESTED, users=USERS, items=ITEMS)]
+    world.publish("user_actions", quiet)
+    figures = benchmark.pedantic(drain, args=(world, INGESTED, lambda: applied(world, INGESTED)), rounds=1)
+    report(benchmark, capsys, "ingest", figures)
+
+
+def test_worker_with_recommendations(benchmark, world, capsys):
+    world.publish("user_actions", traffic(ANSWERED, users=USERS, items=ITEMS))
+    figures = benchmark.pedantic(drain, args=(world, ANSWERED, lambda: not world.unanswered()), rounds=1)
+    report(benchmark, capsys, "with recommendations", {**figures, "answers": len(world.recommendations())})
+
+
+def test_worker_latency_at_200_events_a_second(benchmark, world, capsys):
+    world.publish("user_actions", traffic(2_000, users=USERS, items=ITEMS))
+    worker = world.start()
+    world.wait_until_answered(within_s=60)
+    cpu = cpu_s(worker.pid)
+    latencies_ms = benchmark.pedantic(paced, args=(world,), rounds=1)
+    p50, p99 = np.percentile(latencies_ms, [50, 99])
+    busy = (cpu_s(worker.pid) - cpu) / PACED_S * 100
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    figures = {"p50 ms": p50, "p99 ms": p99, "n": len(latencies_ms), "worker CPU %": busy, "own MB": own}
+    report(benchmark, capsys, f"latency at {PACE_PER_S}/s", figures)
+
+
+def paced(world: World) -> list[float]:
+    """Milliseconds from produce() to the receipt of an answer that covers the event, for every event."""
+    reader = Consumer(
+        {"bootstrap.servers": world.bootstrap, "group.id": "bench", "fetch.wait.max.ms": 5, "log_level": 0}
+    )
+    name = world.prefix + RECOMMENDATIONS
+    parts = reader.list_topics(name, timeout=5).topics[name].partitions
+    reader.assign(
+        [TopicPartition(name, part, reader.get_watermark_offsets(TopicPartition(name, part))[1]) for part in parts]
+    )
+    open_ones: dict[tuple[str, int], list[tuple[int, float]]] = {}
+    latencies_ms: list[float] = []
+
+    def sent(user: str, at_s: float) -> Callable[[object, object], None]:
+        def note(_error: object, message: object) -> None:
+            open_ones.setdefault((user, message.partition()), []).append((message.offset(), at_s))
+
+        return note
+
+    def take(timeout_s: float) -> None:
+        for message in reader.consume(200, timeout=timeout_s):
+            answer = msgspec.json.decode(message.value(), type=Recommendation)
+            if answer.trigger is None:
+                continue
+            key, now_s = (answer.user_id, answer.trigger.partition), time.monotonic()
+            waiting = open_ones.get(key, [])
+            latencies_ms.extend((now_s - at_s) * 1000 for offset, at_s in waiting if offset <= answer.trigger.offset)
+            open_ones[key] = [each for each in waiting if each[0] > answer.trigger.offset]
+
+    events, begun_s = PACE_PER_S * PACED_S, time.monotonic()
+    for number in range(events):
+        while time.monotonic() < begun_s + number / PACE_PER_S:
+            take(0.001)
+            world.producer.poll(0)
+        user = f"u{number * 7919 % USERS}"
+        key, value = action(f"paced-{number}", user, f"i{number * 31 % ITEMS}")
+        world.producer.produce(world.prefix + "user_actions", value, key, on_delivery=sent(user, time.monotonic()))
+        world.producer.poll(0)
+    world.producer.flush(5)
+    until_s = time.monotonic() + 30
+    while len(latencies_ms) < events and time.monotonic() < until_s:
+        take(0.05)
+    reader.close()
+    assert len(latencies_ms) == events, f"{events - len(latencies_ms)} events without an answer"
+    return latencies_ms
