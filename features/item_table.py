@@ -26,7 +26,8 @@ from features.windows import window_counts
 ROWS_MAX = 1 << 16
 ROWS_FIRST = 1 << 10
 NEVER = -(1 << 60)
-RECORDS_AGE_TIMES = 10  # catalogue records may be ten times as old as counts: they change by the day, not the second
+SLOW_AGE_TIMES = 10  # records and lifetimes may be ten times as old as counts: they change by the day, not the second
+ASKED_MAX = 256  # questions of a micro-batch whose rows are remembered
 
 Rows = NDArray[np.intp]
 
@@ -45,6 +46,8 @@ class ItemTable:
         self._row_of: dict[int, int] = {}
         self._free: list[int] = []
         self._asked = 0
+        self._answered: dict[tuple[bytes, bool], Rows] = {}  # of this tick: (hashes, with counts)
+        self._answered_tick = -1
         self._rings: list[bytes] = []
         self._records: list[bytes] = []
         self._ids: list[str | None] = []
@@ -67,12 +70,24 @@ class ItemTable:
         self._values = np.empty((0, len(self._numbers)), np.float32)
 
     def rows(self, hashes: Hashes, *, tick: Tick, counts: bool = True) -> Rows:
-        """The rows of these items, as fresh as the freshness asks; `counts=False`: only their records."""
+        """The rows of these items, as fresh as the freshness asks; `counts=False`: only their records.
+
+        Filter, hydration and features ask for one list within one micro-batch: it is looked up once.
+        """
+        if self._answered_tick != tick.number or len(self._answered) >= ASKED_MAX:
+            self._answered.clear()
+            self._answered_tick = tick.number
+        key = hashes.tobytes()
+        if (known := self._answered.get((key, counts))) is not None:
+            self._asked += 1
+            self._last_asked[known] = self._asked
+            return known
         rows = self._placed(hashes)
         if counts:
             self._read_rings(self._stale(rows, self._rings_read, self._freshness_ms, tick), tick)
-        stale = self._stale(rows, self._records_read, self._freshness_ms * RECORDS_AGE_TIMES, tick)
-        self._read_records(stale, tick)
+            self._answered[key, True] = rows
+        self._refresh_records(rows, tick)
+        self._answered[key, False] = rows
         return rows
 
     def columns(self, rows: Rows, *, now_ms: int) -> ItemColumns:
@@ -88,12 +103,19 @@ class ItemTable:
         none = np.empty((len(rows), 0, 4), np.float32)
         return self._gathered(rows, counts=none, decays=none[:, :, :3], lifetime=none[:, :, 0])
 
-    def lifetimes(self, rows: Rows) -> Floats:
-        """float32[n, columns]: all events ever, whatever the retention."""
+    def available(self, rows: Rows) -> NDArray[np.bool_]:
+        """bool[n]: what may be shown; an item without a record may."""
+        return self._available.take(rows)
+
+    def lifetimes(self, hashes: Hashes, *, tick: Tick) -> Floats:
+        """float32[n, columns]: all events ever, whatever the retention; as old as records may be."""
+        rows = self._placed(hashes)
+        self._read_rings(self._stale(rows, self._rings_read, self._freshness_ms * SLOW_AGE_TIMES, tick), tick)
+        self._refresh_records(rows, tick)  # asked for, so they count as documents
         undecoded = rows[self._minute[rows] == NEVER]
         if len(undecoded):
             self._decode_rings(undecoded, self._minute_last)
-        return self._lifetime[rows]
+        return self._lifetime.take(rows, axis=0)
 
     def ids(self, rows: Rows) -> list[str | None]:
         """The items' ids as the rings or records tell them."""
@@ -133,6 +155,9 @@ class ItemTable:
                 self._rings[row] = blob
                 self._minute[row] = NEVER
         self._rings_read[rows] = tick
+
+    def _refresh_records(self, rows: Rows, tick: Tick) -> None:
+        self._read_records(self._stale(rows, self._records_read, self._freshness_ms * SLOW_AGE_TIMES, tick), tick)
 
     def _read_records(self, rows: Sequence[int], tick: Tick) -> None:
         if not rows:
@@ -179,13 +204,15 @@ class ItemTable:
         """The row of each hash, a new one where it has none."""
         self._asked += 1
         keys = hashes.tolist()
-        found = [self._row_of.get(key, -1) for key in keys]
-        if -1 in found:
-            held = np.array([row for row in found if row >= 0], np.intp)
+        row_of = self._row_of
+        found = list(map(row_of.get, keys))
+        if None in found:
+            held = np.array([row for row in found if row is not None], np.intp)
             self._last_asked[held] = self._asked
-            for place, key in enumerate(keys):
-                if found[place] < 0:
-                    found[place] = self._row_of[key] if key in self._row_of else self._new_row(key)
+            for key, row in zip(keys, found, strict=True):
+                if row is None and key not in row_of:
+                    self._new_row(key)
+            found = [row_of[key] for key in keys]
         rows = np.array(found, np.intp)
         self._last_asked[rows] = self._asked
         return rows
@@ -204,6 +231,7 @@ class ItemTable:
 
     def _forget_quarter(self) -> None:
         """Empties the rows asked longest ago; those of the call that is under way stay."""
+        self._answered.clear()
         oldest = np.argpartition(self._last_asked, len(self._rings) // 4)[: len(self._rings) // 4]
         oldest = oldest[self._last_asked[oldest] < self._asked]
         if not len(oldest):

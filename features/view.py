@@ -1,8 +1,9 @@
 """The read side of the state: everything that sources, filters and features may ask, cached in the process.
 
 A micro-batch begins with `advance`; within it every key is read at most once. Item rings, lists and the world's ring
-are as old as `freshness_ms` at most (records ten times that), users' logs are read whenever asked. With freshness 0
-everything is read again in each micro-batch: replay, training and lock-step runs see exactly the state of the moment.
+are as old as `freshness_ms` at most (what changes by the day: records, an item's count of all time, the lists of an
+attribute's value: ten times that), users' logs are read whenever asked. With freshness 0 everything is read again in
+each micro-batch: replay, training and lock-step runs see exactly the state of the moment.
 
 Document frequencies are taken over the records in this cache: the items that were candidates of this process so far,
 at most 65 536. They depend on the questions asked, in order, and on nothing else, so two runs over one log agree.
@@ -21,7 +22,7 @@ from features.domain import Domain
 from features.fresh import FreshCache, Tick
 from features.history import past
 from features.ids import hash64
-from features.item_table import ItemTable
+from features.item_table import ASKED_MAX, SLOW_AGE_TIMES, ItemTable
 from features.rings import MINUTE_MS, Rings, unpack
 from features.scene import Floats, Hashes, ItemColumns, Scene, SetColumn, UserHistory
 from features.session_members import session_members
@@ -37,6 +38,7 @@ WORLD = np.zeros(1, np.uint64)
 
 CoVisited = tuple[Hashes, NDArray[np.float64]]
 Touches = tuple[NDArray[np.int64], Hashes, NDArray[np.uint16]]
+Top = tuple[Hashes, NDArray[np.float64]]
 
 
 class StateView:
@@ -50,9 +52,11 @@ class StateView:
         self._items = ItemTable(store, domain, columns=len(layout.columns), freshness_ms=freshness_ms)
         self._world = FreshCache[str, Rings](size_max=1, freshness_ms=freshness_ms)
         self._world_columns: tuple[Rings, int, ItemColumns] | None = None
-        self._tops = FreshCache[tuple[str, int], tuple[Hashes, NDArray[np.float64]]](
-            size_max=TOPS_MAX, freshness_ms=freshness_ms
+        self._tops = FreshCache[tuple[str, int], Top](size_max=TOPS_MAX, freshness_ms=freshness_ms)
+        self._value_tops = FreshCache[tuple[str, int], Top](
+            size_max=TOPS_MAX, freshness_ms=freshness_ms * SLOW_AGE_TIMES
         )
+        self._records: dict[bytes, ItemColumns] = {}  # of this micro-batch
         self._co_visited = FreshCache[int, neighbours.CoVisited](size_max=LISTS_MAX, freshness_ms=freshness_ms)
         self._sessions = FreshCache[int, Touches](size_max=LISTS_MAX, freshness_ms=freshness_ms)
         self._value_lifetimes = FreshCache[tuple[str, str], Floats](size_max=VALUES_MAX, freshness_ms=freshness_ms)
@@ -63,6 +67,7 @@ class StateView:
     def advance(self, *, wall_ms: int) -> None:
         """A micro-batch begins: what is older than the freshness is read again when next asked."""
         self._tick = Tick(self._tick.number + 1, wall_ms)
+        self._records.clear()
 
     def history(self, blob: bytes, *, now_ms: int) -> UserHistory:
         """A user's log as read or just written, at `now_ms`."""
@@ -83,7 +88,17 @@ class StateView:
 
     def records(self, hashes: Hashes) -> ItemColumns:
         """What the catalogue says of n items: `items` without the counts (they have no columns)."""
-        return self._items.records(self._items.rows(hashes, tick=self._tick, counts=False))
+        key = hashes.tobytes()
+        if (known := self._records.get(key)) is None:
+            if len(self._records) >= ASKED_MAX:
+                self._records.clear()
+            known = self._items.records(self._items.rows(hashes, tick=self._tick, counts=False))
+            self._records[key] = known
+        return known
+
+    def available(self, hashes: Hashes) -> NDArray[np.bool_]:
+        """bool[n]: False for what the catalogue calls gone or not available."""
+        return self._items.available(self._items.rows(hashes, tick=self._tick, counts=False))
 
     def world(self, *, now_ms: int) -> ItemColumns:
         """The global ring as one row at the minute of `now_ms`."""
@@ -96,7 +111,7 @@ class StateView:
     def rarity(self, hashes: Hashes) -> NDArray[np.float64]:
         """float64[n]: ln(1 + all actions / the item's actions), over all time: an item's inverse frequency."""
         everywhere = self._world_rings().lifetime[0, 1:].sum(dtype=np.float64)
-        lifetimes = self._items.lifetimes(self._items.rows(hashes, tick=self._tick))
+        lifetimes = self._items.lifetimes(hashes, tick=self._tick)
         here = np.maximum(lifetimes[:, 1:].sum(axis=1, dtype=np.float64), 1.0)
         rarity: NDArray[np.float64] = np.log1p(np.maximum(everywhere, here) / here)
         return rarity
@@ -119,10 +134,10 @@ class StateView:
             self._learnt.popitem(last=False)
         return np.array(keys, np.uint64)
 
-    def top(self, name: str, k: int) -> tuple[Hashes, NDArray[np.float64]]:
+    def top(self, name: str, k: int) -> Top:
         """The best k of a bounded list, best first: "top", "new" or "a:<attribute>:<value>"."""
-        found = self._tops.get([(name, k)], lambda keys: [self._store.read_top(*key) for key in keys], tick=self._tick)
-        return found[0]
+        cache = self._value_tops if name.startswith("a:") else self._tops
+        return cache.get([(name, k)], lambda keys: [self._store.read_top(*key) for key in keys], tick=self._tick)[0]
 
     def co_visited(self, items: Hashes) -> list[CoVisited]:
         """Per item what others went on to: items uint64[r] and weights float64[r], all decayed to one time."""

@@ -26,7 +26,7 @@ class Available:
 
     def keep(self, query: Query, items: Hashes, view: StateView) -> Keep:  # noqa: ARG002 (the protocol's signature)
         """bool[n], from the items' records."""
-        return view.records(items).available
+        return view.available(items)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,8 @@ class Bought:
 
     def keep(self, query: Query, items: Hashes, view: StateView) -> Keep:  # noqa: ARG002 (the protocol's signature)
         """bool[n], from the user's log."""
+        if not len(query.user.bought):
+            return np.ones(len(items), np.bool_)
         return np.isin(items, query.user.bought, invert=True)
 
 

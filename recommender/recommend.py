@@ -167,7 +167,8 @@ class Recommender:
 
     def _kept(self, query: Query, pool: Candidates) -> Candidates:
         for rule in self.filters:
-            pool = pool.only(rule.keep(query, pool.items, self.view))
+            keep = rule.keep(query, pool.items, self.view)
+            pool = pool if keep.all() else pool.only(keep)
         return pool
 
     def _named(

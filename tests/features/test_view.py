@@ -108,6 +108,42 @@ def test_cached_counts_are_at_most_as_old_as_the_freshness(world):
     assert view.items(hashes("i3"), now_ms=NOW_MS).lifetime.sum() == 1
 
 
+def test_trends_are_as_fresh_as_counts_and_an_attribute_s_lists_ten_times_older(world):
+    world.put(ITEMS, Item("i9", NOW_MS - 9000, attributes={"genres": ["g"]}))
+    view = world.view(freshness_ms=1000)
+    before = [len(view.top(name, 9)[0]) for name in ("top", "a:genres:g")]
+    world.act((1, "i9", "view"), user="v")
+    lengths = []
+    for wall_ms in (999, 1000, 9999, 10_000):
+        view.advance(wall_ms=wall_ms)
+        lengths.append(
+            [len(view.top(name, 9)[0]) - was for name, was in zip(("top", "a:genres:g"), before, strict=True)]
+        )
+    assert lengths == [[0, 0], [1, 0], [1, 0], [1, 1]]
+
+
+def test_rarity_may_be_ten_times_as_old_as_the_counts(world):
+    view = world.view(freshness_ms=1000)
+    before = view.rarity(hashes("i0"))
+    world.act((1, "i0", "view"), (1, "i0", "cart"), user="v")
+    view.advance(wall_ms=999)
+    assert view.rarity(hashes("i0")) == before
+    view.advance(wall_ms=10_000)
+    assert view.rarity(hashes("i0")) < before
+
+
+def test_one_list_asked_for_twice_in_a_micro_batch_is_read_once_and_anew_in_the_next(world):
+    view = world.view()
+    asked = hashes("i0", "i7")
+    assert view.available(asked).tolist() == [True, True]
+    assert view.records(asked) is view.records(asked.copy())
+    world.put(ITEMS, Item("i0", NOW_MS, available=False))
+    assert view.available(asked).tolist() == [True, True]
+    view.advance(wall_ms=0)
+    assert view.available(asked).tolist() == [False, True]
+    assert not view.records(asked).available[0]
+
+
 def test_with_freshness_0_every_micro_batch_sees_the_state_of_the_moment(world):
     view = world.view()
     before = view.world(now_ms=NOW_MS).lifetime.sum()

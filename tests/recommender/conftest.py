@@ -73,8 +73,10 @@ class ToyView:
         codes = [[self._texts.index(genre) for genre in self._genres.get(item, ())] for item in items.tolist()]
         start = np.cumsum([0, *map(len, codes)])
         genre = SetColumn(start, np.array([code for each in codes for code in each], np.int64))
-        available = np.array([item not in self._gone for item in items.tolist()], bool)
-        return SimpleNamespace(sets={"genre": genre}, available=available)
+        return SimpleNamespace(sets={"genre": genre})
+
+    def available(self, items):
+        return np.array([item not in self._gone for item in items.tolist()], bool)
 
     def idf(self, attribute):
         return np.ones(len(self._texts), np.float32)
