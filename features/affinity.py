@@ -34,11 +34,11 @@ def affinities(items: SetColumn, touched: SetColumn, weights: NDArray[np.float64
     >>> affinities(items, touched, np.ones(1), np.ones(2, np.float32)).tolist()
     [[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
     """
-    sizes = np.diff(items.start)
+    sizes = items.start[1:] - items.start[:-1]
     total = weights.sum()
     if not len(touched.codes) or not len(items.codes) or not total > 0:
         return np.zeros((len(sizes), 4), np.float32)
-    spread = np.repeat(weights, np.diff(touched.start))
+    spread = np.repeat(weights, touched.start[1:] - touched.start[:-1])
     # np.zeros hands out untouched pages: a vocabulary of 100 000 values costs what the touched ones cost
     profile = np.zeros(len(idf))
     np.add.at(profile, touched.codes, spread)
@@ -47,24 +47,23 @@ def affinities(items: SetColumn, touched: SetColumn, weights: NDArray[np.float64
     norm = np.sqrt((spread * profile[touched.codes] * idf[touched.codes].astype(np.float64) ** 2).sum())
 
     row = np.repeat(np.arange(len(sizes)), sizes)
-    weight, share = idf[items.codes].astype(np.float64), profile[items.codes]
+    weight, share = idf.take(items.codes).astype(np.float64), profile.take(items.codes)
+    squared = weight * weight
     # bincount adds in the order of the candidate's own values: no neighbour changes a last bit
-    sums = [
+    touch, dot, square, seen, again, whole = (
         np.bincount(row, cells, minlength=len(sizes))
-        for cells in (share, share * weight**2, weight**2, weight * (share > 0), weight * recent[items.codes], weight)
-    ]
-    touch, dot, square, seen, again, whole = sums
-    whole = np.maximum(whole, 1e-9)
-    cosine = dot / np.maximum(np.sqrt(square) * norm, 1e-9)
-    return np.stack(
-        [touch / (total * np.maximum(sizes, 1)), cosine, seen / whole, again / whole],
-        axis=1,
-        dtype=np.float32,
-        casting="same_kind",
+        for cells in (share, share * squared, squared, weight * (share > 0), weight * recent.take(items.codes), weight)
     )
+    whole = np.maximum(whole, 1e-9)
+    matches = np.empty((len(sizes), 4), np.float32)
+    matches[:, 0] = touch / (total * np.maximum(sizes, 1))
+    matches[:, 1] = dot / np.maximum(np.sqrt(square) * norm, 1e-9)
+    matches[:, 2] = seen / whole
+    matches[:, 3] = again / whole
+    return matches
 
 
 def _last_codes(touched: SetColumn) -> NDArray[np.int64]:
     """The values of the newest touched item that has any."""
-    filled = np.flatnonzero(np.diff(touched.start))[-1]
+    filled = np.flatnonzero(touched.start[1:] - touched.start[:-1])[-1]
     return touched.codes[touched.start[filled] : touched.start[filled + 1]]

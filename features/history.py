@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.decay import half_life_weights
+from features.distinct import distinct
 from features.domain import Action, Domain
 from features.scene import Floats, Hashes, Past, UserHistory
 from features.windows import WINDOWS_MS
@@ -28,9 +29,9 @@ def past(user: UserHistory, domain: Domain, codes: Mapping[str, int], *, now_ms:
     actions = action_indices(user.actions, domain.actions, codes)
     likes = np.array([*(not action.negative for action in domain.actions), False], np.float64)
     fade = half_life_weights(now_ms - user.ts_ms, half_life_ms=TASTE_HALF_LIFE_MS)
-    distinct, of = np.unique(user.items, return_inverse=True)
+    touched, of = distinct(user.items)
     taste = user.weights.astype(np.float64) * likes[actions] * fade
-    return Past(actions, taste, dwell_s(user), distinct, of)
+    return Past(actions, taste, dwell_s(user), touched, of)
 
 
 def action_indices(coded: NDArray[np.uint8], actions: tuple[Action, ...], codes: Mapping[str, int]) -> Indices:
@@ -64,10 +65,11 @@ def user_impressions(user: UserHistory, *, now_ms: int) -> Floats:
 
 def user_recency(user: UserHistory, index: Indices, *, now_ms: int, actions: int) -> Floats:
     """float32[actions + 1]: seconds since the user's newest event, then since the newest of each action; or NaN."""
-    newest = np.full(actions + 2, np.nan)
-    newest[index] = user.ts_ms  # ascending: the newest is written last
-    newest[-1] = user.ts_ms[-1] if len(user.ts_ms) else np.nan
-    return ((now_ms - np.roll(newest, 1)[: actions + 1]) / 1000).astype(np.float32)
+    newest = np.full(actions + 2, np.nan)  # of any action, of each, of one no longer configured
+    newest[index + 1] = user.ts_ms  # ascending: the newest is written last
+    if len(user.ts_ms):
+        newest[0] = user.ts_ms[-1]
+    return ((now_ms - newest[: actions + 1]) / 1000).astype(np.float32)
 
 
 SESSION = (
@@ -92,7 +94,7 @@ def user_session(user: UserHistory, past: Past, *, now_ms: int) -> Floats:
     return np.array(
         [
             inside.sum(),
-            len(np.unique(past.of[inside])),
+            np.count_nonzero(np.bincount(past.of[inside])),
             (now_ms - user.ts_ms[inside][0]) / 1000 if inside.any() else np.nan,
             looked.mean() if len(looked) else np.nan,
             looked[-1] if len(looked) else np.nan,
@@ -106,9 +108,10 @@ def user_session(user: UserHistory, past: Past, *, now_ms: int) -> Floats:
 def dwell_s(user: UserHistory) -> NDArray[np.float64]:
     """float64[m]: seconds to the next event of the same session, at most 300; NaN for a session's last event."""
     dwell = np.full(len(user.ts_ms), np.nan)
-    order = np.argsort(user.sessions, kind="stable")
-    same = user.sessions[order][1:] == user.sessions[order][:-1]
-    gaps = np.minimum(np.diff(user.ts_ms[order]), DWELL_CAP_MS) / 1000
+    order = user.sessions.argsort(kind="stable")
+    sessions, ts_ms = user.sessions[order], user.ts_ms[order]
+    same = sessions[1:] == sessions[:-1]
+    gaps = np.minimum(ts_ms[1:] - ts_ms[:-1], DWELL_CAP_MS) / 1000
     dwell[order[:-1][same]] = gaps[same]
     return dwell
 
@@ -131,8 +134,9 @@ USER_ITEM = (
 def user_item(user: UserHistory, past: Past, items: Hashes, *, now_ms: int, actions: int) -> Floats:
     """float32[n, actions + len(USER_ITEM)]: times by action, then the columns of `USER_ITEM`, per candidate."""
     table = _item_table(user, past, now_ms=now_ms, actions=actions)
-    block = table[_row_of(past.distinct, items)]
-    block[:, -1] = _is_in(user.bought, items)
+    block = table.take(_row_of(past.distinct, items), axis=0)
+    if len(user.bought):
+        block[:, -1] = _is_in(user.bought, items)
     return block
 
 
@@ -154,7 +158,7 @@ def _item_table(user: UserHistory, past: Past, *, now_ms: int, actions: int) -> 
     table[:size, rank] = _descending_rank(last_at)
     table[:size, last] = (index[last_at] + 1) % (actions + 1)
     table[:size, weight] = _counts(of, size, user.weights.astype(np.float64) * np.exp2(-age_ms / RECENT_HALF_LIFE_MS))
-    table[:size, dwell] = _counts(of, size, np.nan_to_num(past.dwell_s))
+    table[:size, dwell] = _counts(of, size, np.where(np.isnan(past.dwell_s), 0.0, past.dwell_s))
     table[of[-1], newest] = 1
     table[:size, session_rank] = np.nan
     if len(inside):
@@ -188,7 +192,7 @@ def _descending_rank(places: Indices) -> Indices:
     [2, 1, 3]
     """
     ranks = np.empty(len(places), np.intp)
-    ranks[np.argsort(-places)] = np.arange(1, len(places) + 1)
+    ranks[(-places).argsort()] = np.arange(1, len(places) + 1)
     return ranks
 
 
@@ -196,12 +200,12 @@ def _counts(of: Indices, size: int, weights: NDArray[np.float64] | None = None) 
     return np.bincount(of, weights, minlength=size).astype(np.float64, copy=False)
 
 
-def _row_of(distinct: Hashes, items: Hashes) -> Indices:
-    """Each candidate's place in the sorted `distinct`, len(distinct) where it is not there."""
-    if not len(distinct):
+def _row_of(known: Hashes, items: Hashes) -> Indices:
+    """Each candidate's place in the sorted `known`, len(known) where it is not there."""
+    if not len(known):
         return np.zeros(len(items), np.intp)
-    at = np.minimum(np.searchsorted(distinct, items), len(distinct) - 1)
-    return np.where(distinct[at] == items, at, len(distinct))
+    at = np.minimum(known.searchsorted(items), len(known) - 1)
+    return np.where(known.take(at) == items, at, len(known))
 
 
 def _is_in(few: Hashes, items: Hashes) -> NDArray[np.bool_]:

@@ -42,7 +42,7 @@ def matrix(scene: Scene, features: Sequence[Feature], relatives: Relatives, *, w
         else:
             cells[:, start : start + len(names)] = fill(scene)
         start += len(names)
-    for block in relative(cells[:, list(relatives.bases)], ratios=relatives.ratios):
+    for block in relative(cells.take(relatives.bases, axis=1), ratios=relatives.ratios):
         cells[:, start : start + block.shape[1]] = block
         start += block.shape[1]
     return cells

@@ -201,8 +201,9 @@ def _sections(blob: bytes) -> tuple[NDArray[np.void], NDArray[np.void], NDArray[
 
 def _within(rows: NDArray[np.void], now_ms: int, retention_ms: int) -> tuple[NDArray[np.void], NDArray[np.int64]]:
     ts_ms = times_ms(rows)
-    low = int(np.searchsorted(ts_ms, now_ms - retention_ms, side="right"))
-    high = int(np.searchsorted(ts_ms, now_ms, side="right"))
+    if not len(rows):
+        return rows, ts_ms
+    low, high = ts_ms.searchsorted((now_ms - retention_ms, now_ms), side="right")
     return rows[low:high], ts_ms[low:high]
 
 
@@ -214,7 +215,7 @@ def _ordinals(hashes: NDArray[np.int64], ts_ms: NDArray[np.int64], gap_ms: int) 
         breaks = np.diff(ts_ms[loose], prepend=ts_ms[loose[0]]) > gap_ms
         labels[loose] = 65_536 + np.cumsum(breaks)
     _, first, which = np.unique(labels, return_index=True, return_inverse=True)
-    return np.argsort(np.argsort(first))[which].astype(np.int32)
+    return first.argsort().argsort()[which].astype(np.int32)
 
 
 def _open(

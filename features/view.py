@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features import decay, neighbours, rates, user_log
+from features.distinct import distinct
 from features.domain import Domain
 from features.fresh import FreshCache, Tick
 from features.history import past
@@ -151,8 +152,8 @@ class StateView:
         self, users: Hashes, sessions: NDArray[np.uint16], ts_ms: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], Hashes]:
         """The items of n sessions, one an event: owner int64[r], ascending, and items uint64[r]."""
-        distinct, of = np.unique(users, return_inverse=True)
-        read = self._store.read_users(distinct.tolist())
+        owners, of = distinct(users)
+        read = self._store.read_users(owners.tolist())
         logs = [read[place] for place in of.tolist()]
         gap_ms = self.domain.session_gap_ms
         return session_members(logs, sessions, ts_ms, gap_ms=gap_ms, counted=self._counted)

@@ -148,7 +148,7 @@ class Recommender:
             query_id=query.query_id,
             item_ids=item_ids,
             scores=scores[shown],
-            sources=[names[index] if index >= 0 else GIVEN_SOURCE for index in candidates.source[shown]],
+            sources=[names[index] if index >= 0 else GIVEN_SOURCE for index in candidates.source[shown].tolist()],
             level=level,
             cause=cause,
             model_version=ranker.version if ranker else NO_VERSION,
@@ -190,7 +190,7 @@ class Recommender:
         self, query: Query, candidates: Candidates, ranker: Ranker | None, failed: Sequence[str]
     ) -> tuple[Level, str | None]:
         causes = [*failed, *([self.cause_of() or "no model"] if ranker is None else [])]
-        proposed = {self.sources[index].name for index in np.unique(candidates.source) if index >= 0}
+        proposed = {self.sources[index].name for index in set(candidates.source.tolist()) if index >= 0}
         if query.given is None and proposed <= POPULAR_SOURCES:
             causes.append("no personal candidates" if len(query.user.items) else "nothing known of the user")
             return "popular", "; ".join(causes)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.distinct import distinct
 from features.ids import event_hash
 from features.scene import Floats, Hashes
 from recommender.query import Candidates, Found
@@ -28,17 +29,19 @@ def merge(names: Sequence[str], found: Sequence[Found], shares: Sequence[float],
     """
     items, at, scores = _table(found)
     source = np.full(len(items), GIVEN, np.int16)
-    room = at_most
+    left, room = at, at_most
     while room > 0:
-        left = [places[source[places] == GIVEN] for places in at]
         open_shares = [share if len(places) else 0.0 for share, places in zip(shares, left, strict=True)]
         if not sum(open_shares):
             break
         quota = np.ceil(np.array(open_shares) / sum(open_shares) * room).astype(np.int64)
         for index, places in enumerate(left):
-            taken = places[source[places] == GIVEN][: min(int(quota[index]), room)]
+            if not len(places):
+                continue
+            taken = places[source.take(places) == GIVEN][: min(int(quota[index]), room)]
             source[taken] = index
             room -= len(taken)
+        left = [places[source.take(places) == GIVEN] for places in left] if room > 0 else left
     chosen = np.flatnonzero(source != GIVEN)
     return Candidates(items[chosen], source[chosen], dict(zip(names, scores[:, chosen], strict=True)))
 
@@ -90,10 +93,11 @@ def scattered(keys: Hashes) -> Hashes:
 
 def _table(found: Sequence[Found]) -> tuple[Hashes, list[NDArray[np.int64]], Floats]:
     """All distinct items, ascending; each source's places in them, best first; scores float32[sources, items]."""
-    items, inverse = np.unique(np.concatenate([each.items for each in found]), return_inverse=True)
-    ends = np.cumsum([len(each.items) for each in found])[:-1]
-    places = np.split(inverse, ends)
+    items, of = distinct(np.concatenate([each.items for each in found]))
+    places = []
     scores = np.zeros((len(found), len(items)), np.float32)
-    for index, each in enumerate(found):
-        scores[index, places[index]] = each.scores
+    for row, each in zip(scores, found, strict=True):
+        places.append(of[: len(each.items)])
+        of = of[len(each.items) :]
+        row[places[-1]] = each.scores
     return items, places, scores

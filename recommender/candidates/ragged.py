@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from features.distinct import distinct
 from features.scene import Hashes
 from recommender.query import EMPTY, Found
 
@@ -20,8 +21,8 @@ def summed(items: Hashes, scores: NDArray[Any], *, at_most: int) -> Found:
     """
     if not len(items):
         return EMPTY
-    distinct, of = np.unique(items, return_inverse=True)
-    return best(distinct, np.bincount(of, weights=scores), at_most=at_most)
+    found, of = distinct(items)
+    return best(found, np.bincount(of, weights=scores), at_most=at_most)
 
 
 def best(items: Hashes, scores: NDArray[Any], *, at_most: int) -> Found:

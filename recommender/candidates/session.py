@@ -15,6 +15,5 @@ def session_items(user: UserHistory, *, at_most: int) -> Hashes:
     if not len(user.items):
         return user.items
     inside = (user.sessions == user.sessions[-1]) & (user.weights > 0)
-    backwards: Hashes = user.items[inside][::-1]
-    _, first = np.unique(backwards, return_index=True)
-    return backwards[np.sort(first)[:at_most]]
+    newest_first = dict.fromkeys(user.items[inside][::-1].tolist())
+    return np.array(list(newest_first)[:at_most], np.uint64)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from features.distinct import distinct
 from features.ids import hash64
 from features.scene import Hashes
 from features.view import StateView
@@ -109,11 +110,11 @@ class SessionNeighbours:
 
 def _voted(owner: NDArray[np.int64], items: Hashes, votes: NDArray[np.float64], *, at_most: int) -> Found:
     """Every session's vote for each of its items, once however often it was touched."""
-    distinct, of = np.unique(items, return_inverse=True)
-    has = np.zeros(len(votes) * len(distinct), np.bool_)
-    has[owner * len(distinct) + of] = True
-    session, item = np.divmod(np.flatnonzero(has), len(distinct))
-    return best(distinct, np.bincount(item, weights=votes[session], minlength=len(distinct)), at_most=at_most)
+    found, of = distinct(items)
+    has = np.zeros(len(votes) * len(found), np.bool_)
+    has[owner * len(found) + of] = True
+    session, item = np.divmod(np.flatnonzero(has), len(found))
+    return best(found, np.bincount(item, weights=votes[session], minlength=len(found)), at_most=at_most)
 
 
 _NONE = (np.empty(0, np.int64), np.empty(0, np.uint64), np.empty(0, np.uint16))

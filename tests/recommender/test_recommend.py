@@ -156,6 +156,7 @@ def test_nothing_at_all_is_an_answer_too():
 def test_a_micro_batch_answers_each_query_as_if_it_were_alone(replayer):
     queries = [replayer.query(f"q{user}", f"u{user}", NOW_MS) for user in range(1, 7)]
     queries.append(replayer.query("given", "u2", NOW_MS, given=["i4", "i5"]))
+    replayer.recommender.recommend(queries)  # document frequencies are of the items asked for so far
     together = replayer.recommender.recommend(queries)
     for query, answer in zip(queries, together, strict=True):
         alone = replayer.recommender.recommend([query])[0]
