@@ -114,12 +114,15 @@ class State:
     def resume(self, part: Part, *, committed: int | None, log_start: int) -> Resume:
         """Takes a part: loads its marks, beginning it at `log_start` if it never began.
 
+        Without a commit the part counts as committed where it began: the marks tell what is applied, nobody tells what
+        was answered, so all of it is read again (a worker may die between its first batch and its first commit).
         Raises `StateForeign` when the log no longer reaches back to where the state has to go on.
         """
-        started = self._store.started_at(part)
+        known = self._store.started_at(part)
+        started = log_start if known is None else known
         marks = self._marks(part)
-        if started is None or any(mark == -2 for phase in PHASES for mark in marks[phase]):
-            self._store.begin(part, log_start if started is None else started)
+        if known is None or any(mark == -2 for phase in PHASES for mark in marks[phase]):
+            self._store.begin(part, started)
             marks = self._marks(part)
         lowest = min(min(marks[phase]) for phase in PHASES)
         if lowest + 1 < log_start:
@@ -127,7 +130,7 @@ class State:
                 f"{part.topic}-{part.partition}: the state has to go on from offset {lowest + 1}, but the log no "
                 f"longer reaches back before {log_start}: `headrace rebuild`"
             )
-        start = max(log_start, lowest + 1 if committed is None else min(committed, lowest + 1))
+        start = max(log_start, min(started if committed is None else committed, lowest + 1))
         self._held[part] = _Held(marks, start - 1)
         return Resume(start, max(marks["u"]))
 

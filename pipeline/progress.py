@@ -25,7 +25,10 @@ class Progress:
         self._answered: dict[Part, int] = {}
 
     def begin(self, part: Part, *, committed: int | None, start: int) -> None:
-        """A placement: what was committed is answered; without a commit nothing at or after `start` is."""
+        """A placement: what was committed is answered; without a commit nothing at or after `start` is.
+
+        What this process has answered stays answered, whether or not its commit came through.
+        """
         known = self._answered.get(part, -1)
         self._answered[part] = max(known, start if committed is None else committed)
 

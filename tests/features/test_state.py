@@ -397,6 +397,28 @@ def test_a_part_begins_at_the_log_s_start_and_goes_on_from_the_smaller_of_mark_a
     assert (resume.start, resume.hold_to) == (801, 800)
 
 
+def test_without_a_commit_a_part_is_read_again_from_where_it_began_and_nothing_counts_twice():
+    _, batches = sessions_log()
+    store = MemoryStore(SHARDS)
+    apply_all(State(store, DOMAIN), ACTIONS, batches)  # and the worker dies before its first commit
+    before = everything(store)
+    again = State(store, DOMAIN)
+    resume = again.resume(ACTIONS, committed=None, log_start=0)
+    assert (resume.start, resume.hold_to) == (0, batches[-1][-1].offset)
+    applied = again.apply(ACTIONS, [fact for batch in batches for fact in batch], last=resume.hold_to)
+    assert applied.users  # what an answer is made of
+    assert everything(store) == before
+
+
+def test_without_a_commit_a_shortened_log_is_read_from_its_new_start():
+    store = MemoryStore(SHARDS)
+    state = State(store, DOMAIN)
+    state.resume(ACTIONS, committed=None, log_start=100)
+    state.apply(ACTIONS, [Fact(150, action(1, 1, 1, "view", START_MS))], last=199)
+    state.beat()
+    assert State(store, DOMAIN).resume(ACTIONS, committed=None, log_start=130).start == 130
+
+
 def test_a_log_that_no_longer_reaches_back_stops_loudly():
     store = MemoryStore(SHARDS)
     state = State(store, DOMAIN)
