@@ -110,6 +110,31 @@ def check_meta(meta: Mapping[str, str], *, shards: int, generation: int, columns
             )
 
 
+def fixed_by(meta: Mapping[str, str], generation: int) -> dict[str, str]:
+    """The fields of a settled `meta` that what this process writes rests on: format, shards, columns, codes.
+
+    >>> fixed_by({"format": "1", "columns:1": "[]", "action:1:1": "view", "action:2:1": "buy", "start:1:t:0": "7"}, 1)
+    {'format': '1', 'columns:1': '[]', 'action:1:1': 'view'}
+    """
+    heads = (f"columns:{generation}", f"action:{generation}:")
+    return {name: value for name, value in meta.items() if name in ("format", "shards") or name.startswith(heads)}
+
+
+def lost_fields(settled: Mapping[str, str], meta: Mapping[str, str]) -> dict[str, str]:
+    """What of `settled` is missing in `meta`. Raises `StateForeign` where `meta` has something else.
+
+    >>> lost_fields({"format": "1", "action:1:1": "view"}, {"format": "1", "start:1:t:0": "7"})
+    {'action:1:1': 'view'}
+    """
+    for field, value in settled.items():
+        if meta.get(field, value) != value:
+            raise StateForeign(
+                f"the state was lost and begun anew by another: it has {field} {meta[field]}, this process writes "
+                f"{value}: start this worker again"
+            )
+    return {field: value for field, value in settled.items() if field not in meta}
+
+
 def columns_text(columns: tuple[str, ...]) -> str:
     """Columns as `meta` holds them: a JSON list, in order."""
     return msgspec.json.encode(columns).decode()

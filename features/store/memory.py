@@ -48,6 +48,7 @@ class MemoryStore:
         self._count = shards
         self._shards = [Shard() for _ in range(shards)]
         self._meta: dict[str, str] = {}
+        self._settled: dict[str, str] = {}  # what was opened and bound
         self._starts: dict[Part, int] = {}
         self._columns = 0
         self._weights: tuple[float, ...] = ()
@@ -60,6 +61,7 @@ class MemoryStore:
             codes = names.codes_of(self._meta, 1)
             if action.name not in codes:
                 self._meta[f"action:1:{names.free_code(codes)}"] = action.name
+        self._settled.update(names.fixed_by(self._meta, 1))
         self._columns = len(domain.columns)
         self._weights = names.weights(domain)
         return names.layout_of(domain, self._meta, shards=self._count, generation=1)
@@ -68,12 +70,18 @@ class MemoryStore:
         known = self._meta.setdefault(f"log:1:{topic}", identity)
         if known != identity:
             raise StateForeign(f"the state was built from another log of {topic}: {known}, not {identity}")
+        self._settled[f"log:1:{topic}"] = identity
 
     def marks(self, phase: Phase, part: Part) -> NDArray[np.int64]:
+        self._restore_meta()
         name = names.mark_field(phase, part)
         return np.array([shard.marks.get(name, MISSING) for shard in self._shards], np.int64)
 
+    def _restore_meta(self) -> None:
+        self._meta.update(names.lost_fields(self._settled, self._meta))
+
     def begin(self, part: Part, start: int) -> None:
+        self._restore_meta()
         for shard in self._shards:
             for phase in PHASES:
                 shard.marks.setdefault(names.mark_field(phase, part), start - 1)

@@ -123,7 +123,11 @@ class FeatureStore(Protocol):
         ...
 
     def marks(self, phase: Phase, part: Part) -> NDArray[np.int64]:
-        """int64[shards]: the marks; -2 where the field is missing (never begun, or lost)."""
+        """int64[shards]: the marks; -2 where the field is missing (never begun, or lost).
+
+        `marks` and `begin` put back what the store lost of `meta`: just what this process opened and bound. They raise
+        `StateForeign` when another process has put something else there first.
+        """
         ...
 
     def begin(self, part: Part, start: int) -> None:

@@ -75,6 +75,7 @@ class RedisStore:
         self._prefixes: tuple[str, ...] = names.prefixes(app, generation or 1, shards)
         self._redis = self._connect(url, timeout_ms / 1000, password)
         self._connection: Any = None
+        self._settled: dict[str, str] = {}  # what was opened and bound: fields of `meta`
         self._user_ttl_s = self._item_ttl_s = 0
         self._columns = 0
         self._weights = b""
@@ -94,6 +95,7 @@ class RedisStore:
         with _answering():
             meta = self._settle_meta(domain)
         generation = self._generation or 1
+        self._settled.update(names.fixed_by(meta, generation))
         self._prefixes = names.prefixes(self._app, generation, self._count)
         self._user_ttl_s = names.ttl_s(domain.user_retention_ms)
         self._item_ttl_s = names.ttl_s(domain.item_retention_ms)
@@ -134,13 +136,28 @@ class RedisStore:
             raise StateForeign(
                 f"the state was built from another log of {topic}: {known}, not {identity} (`headrace rebuild`)"
             )
+        self._settled[field] = identity
+
+    def _restore_meta(self) -> None:
+        """Puts back what Redis lost of `meta`; before any mark, so that a mark never stands without its layout."""
+        if not self._settled:
+            return
+        with _answering():
+            lost = names.lost_fields(self._settled, self._meta())
+            if not lost:
+                return
+            for field, value in {**lost, "generation": str(self._generation or 1)}.items():
+                self._redis.hsetnx(names.meta_key(self._app), field, value)
+            names.lost_fields(self._settled, self._meta())  # another may have been faster
 
     def marks(self, phase: Phase, part: Part) -> NDArray[np.int64]:
+        self._restore_meta()
         field = names.mark_field(phase, part)
         replies = self._pipeline([("HGET", f"{prefix}hwm", field) for prefix in self._prefixes])
         return np.array([MISSING if reply is None else int(reply) for reply in replies], np.int64)
 
     def begin(self, part: Part, start: int) -> None:
+        self._restore_meta()
         commands: list[tuple[Any, ...]] = [
             ("HSETNX", f"{prefix}hwm", names.mark_field(phase, part), start - 1)
             for prefix in self._prefixes

@@ -13,7 +13,7 @@ from features.item_ops import list_name, record_ops, value_name
 from features.item_record import unpack
 from features.schema import Item
 from features.state import Gone
-from features.store.layout import weights
+from features.store.layout import meta_key, weights
 from features.store.memory import MemoryStore
 from features.store.port import Beat, FeatureStore, ItemCall, ItemOp, Part, Reply, StateForeign, UserCall
 from features.store.redis import RedisStore
@@ -277,6 +277,44 @@ def test_another_log_is_foreign(store):
     store.bind_log("items", "cluster-1/topic-2")
     with pytest.raises(StateForeign, match=r"cluster-1/topic-1.*cluster-2/topic-1"):
         store.bind_log("user_actions", "cluster-2/topic-1")
+
+
+def forget_meta(store, **instead):
+    """The store loses `meta`; another process may have begun it anew."""
+    if isinstance(store, MemoryStore):
+        store._meta = dict(instead)
+        return
+    store._redis.delete(meta_key("contract"))
+    if instead:
+        store._redis.hset(meta_key("contract"), mapping=instead)
+
+
+def meta_of(store):
+    return dict(store._meta) if isinstance(store, MemoryStore) else store._meta()
+
+
+@pytest.mark.parametrize("look", [lambda store: store.marks("u", PART), lambda store: store.begin(PART, 10)])
+def test_a_lost_meta_is_put_back_as_this_process_opened_and_bound_it(store, look):
+    zoomed = Domain(actions=(Action("zoom", counted=False), *DOMAIN.actions))
+    codes = store.open(zoomed).action_codes  # another order than a process that begins would give
+    store.bind_log("user_actions", "cluster-1/topic-1")
+    before = {field: value for field, value in meta_of(store).items() if not field.startswith("start:")}
+    forget_meta(store)
+    look(store)
+    assert {field: value for field, value in meta_of(store).items() if not field.startswith("start:")} == before
+    assert store.open(zoomed).action_codes == codes
+    with pytest.raises(StateForeign):
+        store.bind_log("user_actions", "cluster-2/topic-1")
+
+
+@pytest.mark.parametrize("field", ["action:1:1", "log:1:items", "shards"])
+def test_a_meta_that_another_began_anew_is_foreign_and_left_alone(store, field):
+    store.bind_log("items", "cluster-1/topic-2")
+    forget_meta(store, **{field: "99"})
+    for look in (lambda: store.begin(PART, 10), lambda: store.marks("u", PART)):
+        with pytest.raises(StateForeign, match=f"{field} 99"):
+            look()
+    assert meta_of(store) == {field: "99"}
 
 
 def test_a_store_says_what_it_is(store):

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+import redis
 
 from features.digest import digest
 from features.domain import Action, Domain
@@ -46,6 +47,23 @@ def go_on(state, facts, until, size):
             resume = state.resume(PART, committed=at, log_start=0)
             at, hold_to = resume.start, resume.hold_to
     return losses
+
+
+def test_a_redis_emptied_under_a_worker_gets_state_and_meta_back(redis_url):
+    facts = log(200, 4)
+    store = RedisStore(redis_url, app="t", shards=4)
+    state = State(store, DOMAIN)
+    store.bind_log(PART.topic, "0a1b2c3d4e5f6071")
+    go_on(state, facts, 200, 50)
+    before, whole = store._meta(), digest(store, state.layout, DOMAIN)
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    with pytest.raises(StateLost):
+        state.beat()
+    go_on(state, facts, 200, 50)
+    assert store._meta() == before
+    assert digest(store, state.layout, DOMAIN) == whole
+    store.close()
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
