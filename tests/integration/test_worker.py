@@ -87,6 +87,21 @@ def test_kill_9_under_load_loses_nothing_and_counts_nothing_twice(world):
     assert world.digest() == world.replayed_digest()
 
 
+def test_kill_9_before_the_first_commit_leaves_no_trigger_unanswered(world):
+    world.publish("user_actions", [*traffic(1500), ("u", b"{")])
+    world.config.write_text(world.config.read_text().replace("commit_interval_ms = 250", "commit_interval_ms = 60000"))
+    worker = world.start()
+    wait(lambda: world.counts().get("applied:user_actions", 0), 20, world.logs)
+    worker.kill()
+    worker.wait()
+    world.config.write_text(world.config.read_text().replace("commit_interval_ms = 60000", "commit_interval_ms = 250"))
+    world.start()
+    world.wait_until_answered()
+    wait(world.dead, 5, world.logs)
+    assert world.counts()["applied:user_actions"] == 1500
+    assert world.digest() == world.replayed_digest()
+
+
 def test_a_redis_that_stands_still_holds_the_worker_up_and_loses_nothing(own_servers, tmp_path):
     servers = own_servers()
     world = World(servers.bootstrap, servers.redis_url, tmp_path, "still", free_port())
