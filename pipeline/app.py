@@ -25,7 +25,7 @@ from features.store.port import FeatureStore, Part, StateLost
 from features.store.redis import RedisStore
 from features.view import StateView
 from pipeline import agents, telemetry
-from pipeline.config import Settings, load
+from pipeline.config import Settings, load, require_actions, secret
 from pipeline.edge import WorkerEdge
 from pipeline.engine import Engine
 from pipeline.kafka import driver
@@ -109,13 +109,12 @@ def build(settings: Settings) -> App:
 
 def open_store(settings: Settings) -> FeatureStore:
     """The configured store, its layout not opened yet."""
-    secret = settings.redis.password_file
     return RedisStore(
         settings.redis.url,
         app=settings.redis.app,
         shards=settings.redis.shards,
         timeout_ms=settings.redis.timeout_ms,
-        password=Path(secret).read_text().strip() if secret else None,
+        password=secret("redis.password", settings.redis.password_file) or None,
     )
 
 
@@ -139,7 +138,7 @@ def assemble(
         features,
         SOURCES,
         filters(asked.filters, domain=domain, layout=state.layout, blocked_items=asked.blocked_items),
-        asked.quotas,
+        asked.quotas.shares,
         asked.candidates_max,
         registry.current,
         lambda: registry.cause,
@@ -277,6 +276,6 @@ def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(name)
     path = os.environ.get("HEADRACE_CONFIG")
-    built = build(load(Path(path) if path else None, os.environ))
+    built = build(require_actions(load(Path(path) if path else None, os.environ)))
     globals()["app"] = built
     return built

@@ -1,19 +1,26 @@
 """All settings, read once: defaults <- one TOML file <- HEADRACE_* environment variables.
 
 `deploy/worker.toml` is the manual: every key below stands there with a comment (a test checks it). An unknown or
-mistyped key is a `ConfigError` that names it. Secrets come from the environment or a file, never the command line.
+mistyped key is a `ConfigError` that names it. Secrets come from a file or from SECRETS' variables when they are
+used (`secret`): no `Settings` holds one, so none can be printed.
 """
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
 from features.domain import Action, Attribute, Context, Domain
+from recommender.quotas import Quotas
+
+FILTERS = ("available", "bought", "negative", "blocked")
+REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Millis = Annotated[int, msgspec.Meta(ge=0)]
@@ -53,10 +60,19 @@ class Redis(Section, frozen=True, forbid_unknown_fields=True):
 
     url: str = "redis://127.0.0.1:6379/0"
     password_file: str = ""
-    app: str = "headrace"
+    app: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "headrace"
     shards: Annotated[int, msgspec.Meta(ge=1, le=256)] = 16
     timeout_ms: Positive = 2_000
     beat_ms: Positive = 1_000
+
+    def __post_init__(self) -> None:
+        try:
+            url = urlsplit(self.url)
+            _ = url.port
+        except ValueError as error:
+            raise ValueError(f"url: {error}") from None
+        if url.scheme not in REDIS_SCHEMES:
+            raise ValueError(f"url: it begins with none of {', '.join(f'{scheme}://' for scheme in REDIS_SCHEMES)}")
 
 
 class Recommend(Section, frozen=True, forbid_unknown_fields=True):
@@ -64,19 +80,14 @@ class Recommend(Section, frozen=True, forbid_unknown_fields=True):
 
     k: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 20
     candidates_max: Annotated[int, msgspec.Meta(ge=1, le=5000)] = 200
-    quotas: dict[str, float] = msgspec.field(
-        default_factory=lambda: {
-            "session_neighbours": 0.35,
-            "co_visited": 0.25,
-            "history": 0.1,
-            "affinity": 0.1,
-            "trending": 0.15,
-            "new": 0.05,
-        }
-    )
+    quotas: Quotas = Quotas()
     filters: list[str] = msgspec.field(default_factory=lambda: ["available"])
     blocked_items: list[str] = msgspec.field(default_factory=list)
     freshness_ms: Millis = 1_000
+
+    def __post_init__(self) -> None:
+        if unknown := [name for name in self.filters if name not in FILTERS]:
+            raise ValueError(f"filters: no filter named {unknown[0]!r}, there are {', '.join(FILTERS)}")
 
 
 class Model(Section, frozen=True, forbid_unknown_fields=True):
@@ -151,16 +162,48 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     return settings
 
 
+def require_actions(settings: Settings) -> Settings:
+    """`settings`, for those who apply events: without an action every one of them would be a dead letter.
+
+    Raises `ConfigError`.
+    """
+    if not settings.actions:
+        raise ConfigError(
+            "no actions are configured: `headrace init DIR` writes a worker.toml with [[actions]] for your data; "
+            "name it with --config or HEADRACE_CONFIG"
+        )
+    return settings
+
+
+SECRETS = {"kafka.sasl_password": "HEADRACE_KAFKA_SASL_PASSWORD", "redis.password": "HEADRACE_REDIS_PASSWORD"}
+
+
+def secret(name: str, file: str) -> str:
+    """The secret `name` (of SECRETS) from its variable, else from `file`; empty where neither is given.
+
+    Raises `ConfigError` when the file cannot be read.
+    """
+    if value := os.environ.get(SECRETS[name]):
+        return value
+    try:
+        return Path(file).read_text().strip() if file else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name}_file: {error}") from None
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file (`headrace init DIR` writes one)") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
-_RESERVED = {"HEADRACE_CONFIG", "HEADRACE_DATA"}
+_RESERVED = {"HEADRACE_CONFIG", "HEADRACE_DATA", *SECRETS.values()}
+_LISTS = ("filters", "blocked_items")
 
 
 def _override(tree: dict[str, Any], variable: str, value: str) -> None:
@@ -177,4 +220,18 @@ def _override(tree: dict[str, Any], variable: str, value: str) -> None:
     }
     if section not in kinds or key not in kinds[section].__struct_fields__:
         raise ConfigError(f"{variable}: no such setting")
-    tree.setdefault(section, {})[key] = value
+    table = tree.setdefault(section, {})
+    if isinstance(table, dict):  # what is none is refused with the rest of the file
+        table[key] = _parsed(variable, key, value)
+
+
+def _parsed(variable: str, key: str, value: str) -> Any:
+    """A list as JSON or with commas, the quotas as JSON; others as they are, to be converted by their type."""
+    if key in _LISTS and not value.lstrip().startswith("["):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if key not in (*_LISTS, "quotas"):
+        return value
+    try:
+        return msgspec.json.decode(value)
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{variable}: {error}") from None

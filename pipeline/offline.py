@@ -79,7 +79,7 @@ def replayer(settings: Settings, *, ranker_of: Callable[[], Ranker | None] = lam
     asked = settings.recommend
     return Replayer(
         settings.domain,
-        quotas=asked.quotas,
+        quotas=asked.quotas.shares,
         candidates_max=asked.candidates_max,
         filters=asked.filters,
         blocked_items=asked.blocked_items,

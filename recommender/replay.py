@@ -26,7 +26,7 @@ from features.digest import digest
 from features.domain import Domain
 from features.facts import Fact, Record
 from features.ids import hash64
-from features.scene import Floats
+from features.scene import UserHistory
 from features.schema import (
     IMPRESSIONS,
     INPUT_TOPICS,
@@ -43,21 +43,15 @@ from features.store.port import Part
 from features.view import StateView
 from recommender.candidates import SOURCES
 from recommender.filters import filters as filters_of
-from recommender.query import CandidateSource, Query
+from recommender.query import CandidateSource, Query, item_columns, question
+from recommender.quotas import Quotas
 from recommender.ranker import Ranker
 from recommender.recommend import Hydrated, Ranked, Recommender
 
 Ask = Literal["lists", "triggers"]
 Entry = tuple[str, Record | None]
 
-QUOTAS: Mapping[str, float] = {
-    "co_visited": 0.25,
-    "session_neighbours": 0.35,
-    "history": 0.1,
-    "affinity": 0.1,
-    "trending": 0.15,
-    "new": 0.05,
-}
+QUOTAS: Mapping[str, float] = Quotas().shares
 APPLY_ORDER = (ITEMS, IMPRESSIONS, USER_ACTIONS, REQUESTS)  # within a batch: as a data set orders equal times
 
 
@@ -131,8 +125,12 @@ class Replayer:
 
     def query(self, query_id: str, user_id: str, now_ms: int, **given: object) -> Query:
         """A question about the state as it stands after settle()."""
-        user = self.view.histories([hash64(user_id)], now_ms=now_ms)[0]
+        user = self.user(user_id, now_ms)
         return Query(query_id, user_id, now_ms, user, **{"k": self.k, **given})  # type: ignore[arg-type]
+
+    def user(self, user_id: str, now_ms: int) -> UserHistory:
+        """What the state knows of a user after settle()."""
+        return self.view.histories([hash64(user_id)], now_ms=now_ms)[0]
 
     def list_query(self, record: Impression) -> Query:
         """The question that a shown list was the answer to."""
@@ -174,35 +172,12 @@ def replay(records: Iterable[Entry], replayer: Replayer, *, answers: bool = True
         if not answers:
             continue
         if isinstance(record, UserAction) and record.action in triggers:
-            replayer.settle()
-            query = replayer.query(record.event_id, record.user_id, record.ts_ms)
+            query_id = record.event_id
         elif isinstance(record, RecommendationRequest):
-            replayer.settle()
-            query = request_query(replayer, record)
+            query_id = record.request_id
         else:
             continue
+        replayer.settle()
+        query = question(record, query_id=query_id, user=replayer.user(record.user_id, record.ts_ms), k=replayer.k)
         yield Answer(topic, offset, record, replayer.recommender.recommend([query])[0])
     replayer.settle()
-
-
-def request_query(replayer: Replayer, record: RecommendationRequest) -> Query:
-    """The question of a request: a given list is answered whole unless `k` cuts it."""
-    k = record.k or (len(record.item_ids) if record.item_ids else replayer.k)
-    return replayer.query(
-        record.request_id,
-        record.user_id,
-        record.ts_ms,
-        k=k,
-        given=record.item_ids,
-        context=record.context or {},
-        item_context=item_columns(record.item_context),
-    )
-
-
-def item_columns(item_context: Mapping[str, Sequence[float | None]] | None) -> dict[str, Floats]:
-    """{name: float32[n]}: the wire's per-item context as columns, NaN for null.
-
-    >>> item_columns({"price": [1, None]})
-    {'price': array([ 1., nan], dtype=float32)}
-    """
-    return {name: np.array(column, np.float32) for name, column in (item_context or {}).items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from pipeline.cli import with_settings
-from pipeline.config import Settings
+from pipeline.config import Settings, require_actions, secret
 
 
 @click.command(name="worker")
@@ -17,4 +17,6 @@ def command(*, settings: Settings) -> None:
     """
     from pipeline.app import run_worker
 
+    require_actions(settings)
+    secret("redis.password", settings.redis.password_file)  # here it is one line, later a worker that stops
     run_worker(settings)

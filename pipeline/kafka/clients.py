@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import ssl
-from pathlib import Path
 from typing import Any
 
 import faust
 
-from pipeline.config import ConfigError, Kafka
+from pipeline.config import ConfigError, Kafka, secret
 
 
 def password(settings: Kafka) -> str:
-    """The SASL password from its file (never from the command line); empty without SASL.
+    """The SASL password from its variable or file (never from the command line); empty without SASL.
 
-    Raises `ConfigError` when the file cannot be read.
+    Raises `ConfigError` where there is none, or the file cannot be read.
     """
     if not settings.security_protocol.startswith("SASL"):
         return ""
-    try:
-        return Path(settings.sasl_password_file).read_text().strip()
-    except OSError as error:
-        raise ConfigError(f"kafka.sasl_password_file: {error}") from None
+    found = secret("kafka.sasl_password", settings.sasl_password_file)
+    if not found:
+        raise ConfigError(
+            f"{settings.security_protocol} needs kafka.sasl_password_file or HEADRACE_KAFKA_SASL_PASSWORD"
+        )
+    return found
 
 
 def confluent(settings: Kafka) -> dict[str, Any]:

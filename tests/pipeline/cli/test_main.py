@@ -55,3 +55,20 @@ def test_debug_shows_the_traceback(run, tmp_path):
     result = run("--debug", "--config", str(tmp_path / "absent.toml"), "topics", "check")
     assert result.exit_code == 1
     assert result.exception is not None
+
+
+def test_a_worker_that_does_not_know_what_events_mean_refuses_to_start(run):
+    result = run("worker")
+    assert result.exit_code == 2
+    assert "headrace init" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [("worker",), ("doctor",), ("state", "digest")])
+def test_a_password_file_that_is_not_there_is_one_line_and_exit_2(run, tmp_path, command):
+    config = tmp_path / "worker.toml"
+    config.write_text('[redis]\npassword_file = "absent"\n[[actions]]\nname = "view"\n')
+    result = run("--config", str(config), *command)
+    assert result.exit_code == 2
+    assert "redis.password_file" in result.stderr
+    assert result.stderr.count("\n") == 1
