@@ -18,7 +18,7 @@ from features.catalog import catalog
 from features.schema import INPUT_TOPICS
 from features.store import layout as names
 from features.store.port import PHASES, Part, StateForeign
-from pipeline.config import ConfigError, Settings
+from pipeline.config import ConfigError, Settings, secret
 from pipeline.kafka.clients import confluent
 from pipeline.kafka.log_identity import identities
 from pipeline.kafka.reading import Range, Reader
@@ -242,7 +242,7 @@ def _meta(client: redis.Redis, settings: Settings) -> dict[str, str]:
 
 
 def _secret(settings: Settings) -> str | None:
-    return Path(settings.redis.password_file).read_text().strip() if settings.redis.password_file else None
+    return secret("redis.password", settings.redis.password_file) or None
 
 
 def _guarded(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
