@@ -118,17 +118,17 @@ def server(client: redis.Redis) -> Iterator[Finding]:
         yield Finding("redis", "wrong", f"{said}: too old for the scripts", "Redis >= 7.0 or Valkey")
     if info["role"] != "master":
         yield Finding("redis", "wrong", f"{said} is a {info['role']}", "redis.url must name the primary")
-    policy = info["maxmemory_policy"]
+    policy = info.get("maxmemory_policy", "noeviction")  # what a hosted Redis does not tell is taken for right
     if policy != "noeviction":
         yield Finding(
             "redis", "wrong", f"maxmemory-policy {policy}: evictions break exactness silently", "set it to noeviction"
         )
-    used, most = int(info["used_memory"]), int(info["maxmemory"])
+    used, most = int(info["used_memory"]), int(info.get("maxmemory", 0))
     if most and used > MEMORY_SHARE_MAX * most:
         yield Finding("redis", "wrong", f"{used / most:.0%} of maxmemory: full pauses everything", "more maxmemory")
-    if not int(info["aof_enabled"]):
+    if not int(info.get("aof_enabled", 1)):
         yield Finding("redis", "note", "no append-only file: a restart loses the state", "appendonly yes")
-    elif info["aof_last_write_status"] != "ok":
+    elif info.get("aof_last_write_status", "ok") != "ok":
         yield Finding("redis", "wrong", "the append-only file cannot be written", "look at its disk and its log")
     yield Finding("redis", "ok", f"{said}, {used / 2**20:.0f} MiB used of {f'{most / 2**20:.0f}' if most else 'all'}")
 
@@ -137,7 +137,7 @@ def layout(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
     """Whether the state in Redis is one that these settings can go on with."""
     meta = _meta(client, settings)
     if not meta:
-        yield Finding("state", "note", "empty: the first worker begins it", "nothing to do")
+        yield Finding("state", "note", "no state yet: the first worker begins it", "nothing to do")
         return
     columns = settings.domain.columns
     generation = int(meta.get("generation", "1"))
@@ -145,6 +145,17 @@ def layout(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
         names.check_meta(meta, shards=settings.redis.shards, generation=generation, columns=columns)
     except StateForeign as error:
         yield Finding("state", "wrong", str(error), "the former settings, or `headrace rebuild`")
+        return
+    absent = [field for field in ("format", "shards", f"columns:{generation}") if field not in meta]
+    if settings.actions and not names.codes_of(meta, generation):
+        absent.append("action codes")
+    if absent:
+        yield Finding(
+            "state",
+            "wrong",
+            f"meta incomplete, without {', '.join(absent)}: a worker that runs now restores it",
+            "if it stays: stop the workers, empty Redis, start them: they read the log anew",
+        )
         return
     yield Finding("state", "ok", f"generation {generation}, {meta['shards']} shards, columns {', '.join(columns)}")
 

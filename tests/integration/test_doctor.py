@@ -134,6 +134,26 @@ def test_a_state_of_other_columns_is_wrong(settings, doctor):
     assert "columns" in found["state"]["seen"]
 
 
+def test_before_the_first_worker_there_is_no_state_yet_and_nothing_is_wrong(doctor):
+    found, exit_code = doctor()
+    assert exit_code == 0
+    assert found["state"]["status"] == "note"
+    assert "no state yet" in found["state"]["seen"]
+
+
+@pytest.mark.parametrize(
+    ("field", "named"),
+    [("format", "format"), ("shards", "shards"), ("columns:1", "columns:1"), ("action:1:1", "action codes")],
+)
+def test_a_meta_that_lost_fields_is_wrong_in_plain_words(settings, doctor, field, named):
+    fill(settings).close()
+    with redis_client.Redis.from_url(settings.redis.url) as client:
+        client.hdel(f"{{0}}:{settings.redis.app}:meta", field)
+    found, exit_code = doctor()
+    assert exit_code == 1
+    assert f"meta incomplete, without {named}" in found["state"]["seen"]
+
+
 def test_a_state_of_another_log_is_wrong(settings, doctor):
     fill(settings).close()
     client = redis_client.Redis.from_url(settings.redis.url)
