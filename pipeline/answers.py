@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
-from features.scene import Floats, UserHistory
+from features.scene import UserHistory
 from features.schema import ModelRef, Recommendation, RecommendationRequest, RecommendedItem, Trigger
 from pipeline.kafka.publisher import Outgoing
 from pipeline.reading import Ask
-from recommender.query import Query
+from recommender.query import Query, question
 from recommender.recommend import Ranked
 from recommender.served import pack
 
@@ -41,20 +40,8 @@ def rec_id(ask: Ask, identity: str) -> str:
 
 
 def query(ask: Ask, *, identity: str, user: UserHistory, k: int) -> Query:
-    """The question of a trigger, `now` being its event time. A given list is answered whole unless it says `k`."""
-    record = ask.record
-    request = record if isinstance(record, RecommendationRequest) else None
-    given = request.item_ids if request else None
-    return Query(
-        query_id=rec_id(ask, identity),
-        user_id=record.user_id,
-        now_ms=record.ts_ms,
-        user=user,
-        k=(request.k if request and request.k else None) or (len(given) if given else k),
-        given=given,
-        context=(request.context or {}) if request else {},
-        item_context=_columns(request.item_context) if request and request.item_context else {},
-    )
+    """The question of a trigger; its answer goes out under `rec_id`."""
+    return question(ask.record, query_id=rec_id(ask, identity), user=user, k=k)
 
 
 def recommendation(ask: Ask, ranked: Ranked, *, topic: str, stamp: Stamp) -> Outgoing:
@@ -104,10 +91,3 @@ def without_answer(ask: Ask, *, identity: str, cause: str, features_hash: str) -
 def age_ms(ask: Ask, stamp: Stamp) -> int:
     """Wall time between the log's timestamp of the trigger and its reading."""
     return max(0, stamp.read_ms - ask.log_ts_ms)
-
-
-def _columns(context: Mapping[str, list[float | None]]) -> dict[str, Floats]:
-    return {
-        name: np.array([np.nan if value is None else value for value in column], np.float32)
-        for name, column in context.items()
-    }

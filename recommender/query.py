@@ -10,12 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.scene import Floats, Hashes, UserHistory
+from features.schema import RecommendationRequest, UserAction
 from features.view import StateView
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One question: for whom, when, with what context; `given` = the caller's own list (no source, no filter)."""
+    """One question: for whom, when, with what context; `given` = the caller's own list (no source, no filter).
+
+    `salt` puts equal scores in order: the id of the record that asks, so that a replay answers as the worker did.
+    """
 
     query_id: str
     user_id: str
@@ -26,6 +30,33 @@ class Query:
     context: Mapping[str, float | str] = field(default_factory=dict)
     item_context: Mapping[str, Floats] = field(default_factory=dict)
     position: Floats | None = None
+    salt: str = ""  # "": query_id
+
+
+def question(record: UserAction | RecommendationRequest, *, query_id: str, user: UserHistory, k: int) -> Query:
+    """What a trigger or a request asks, `now` being its event time. A given list is answered whole unless it says `k`."""
+    if isinstance(record, UserAction):
+        return Query(query_id, record.user_id, record.ts_ms, user, k, salt=record.event_id)
+    return Query(
+        query_id,
+        record.user_id,
+        record.ts_ms,
+        user,
+        record.k or (len(record.item_ids) if record.item_ids else k),
+        given=record.item_ids,
+        context=record.context or {},
+        item_context=item_columns(record.item_context),
+        salt=record.request_id,
+    )
+
+
+def item_columns(item_context: Mapping[str, Sequence[float | None]] | None) -> dict[str, Floats]:
+    """{name: float32[n]}: the wire's per-item context as columns, NaN for null.
+
+    >>> item_columns({"price": [1, None]})
+    {'price': array([ 1., nan], dtype=float32)}
+    """
+    return {name: np.array(column, np.float32) for name, column in (item_context or {}).items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,7 @@ class Recommender:
     ) -> Ranked:
         """The best k whose id is known, and how good an answer this is."""
         candidates = ready.candidates
-        order = best_first(scores, candidates.items, query_id=query.query_id)
+        order = best_first(scores, candidates.items, query_id=query.salt or query.query_id)
         shown, item_ids = self._named(query, candidates, order)
         names = [source.name for source in self.sources]
         level, cause = self._level(query, candidates, ranker, failed)

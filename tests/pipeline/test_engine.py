@@ -7,7 +7,7 @@ import pytest
 
 from features.catalog import catalog
 from features.domain import Action, Domain
-from features.schema import Recommendation
+from features.schema import Recommendation, RecommendationRequest, UserAction
 from features.state import State
 from features.store.memory import MemoryStore
 from features.store.port import Part
@@ -18,6 +18,7 @@ from pipeline.kafka.slices import LogRecord
 from recommender.candidates import SOURCES
 from recommender.filters import filters
 from recommender.recommend import Recommender
+from recommender.replay import Replayer, replay
 from recommender.served import pack, unpack
 
 NOW = 1_700_000_000_000
@@ -102,6 +103,23 @@ def test_given_items_come_back_exactly_scored_and_sorted(engine):
     (answer,) = engine.answer(applied.questions, wall_ms=NOW)
     assert sorted(answer.item_ids) == ["i1", "i3", "never seen"]
     assert list(answer.scores) == sorted(answer.scores, reverse=True)
+
+
+def test_a_replay_breaks_ties_as_the_worker_does(engine):
+    views = traffic()
+    request = RecommendationRequest("r1", "u1", NOW + 99, item_ids=[f"unseen {n}" for n in range(12)])
+    asked = LogRecord(0, NOW + 99, b"u1", msgspec.json.encode(request))
+    part = Part("recommendation_requests", 0)
+    live = []
+    for each, of in [(view, PART) for view in views] + [(asked, part)]:
+        applied = engine.apply(batch(each, part=of, follows=each.offset - 1), **ALWAYS)
+        live += engine.answer(applied.questions, wall_ms=NOW)
+    log = [("user_actions", msgspec.json.decode(view.value, type=UserAction)) for view in views]
+    quotas = {source.name: 1.0 for source in SOURCES}
+    again = replay([*log, (part.topic, request)], Replayer(DOMAIN, filters=[], quotas=quotas))
+    assert [answer.item_ids for answer in live] == [answer.ranked.item_ids for answer in again]
+    assert len(set(live[-1].scores)) == 1
+    assert live[-1].query_id == "recommendation_requests-0-0-0a1b"
 
 
 def test_a_bug_in_one_ranking_leaves_the_others_and_still_answers(engine):
