@@ -72,7 +72,7 @@ class Desk:
     progress: Progress
     reader: Reader
     out: Out
-    given: dict[Part, int]  # the last offset handed to an agent, for the watchdog
+    given: dict[Part, int]  # the last offset handed to an agent (at first: before the start), for the watchdog
     busy: int = 0  # agents at work or waiting for something with a cause
 
     async def take(self, slices: Sequence[Slice]) -> None:
@@ -81,8 +81,7 @@ class Desk:
 
     async def begin(self, slices: Sequence[Slice]) -> Step:
         """Applies and answers; the answers are on their way when it returns."""
-        self.busy += 1
-        with _no_way_out():
+        with self._at_work(), _no_way_out():
             read_ms, read_s = wall_ms(), time.perf_counter()
             work = [(batch, applied) for batch in merge(slices) if (applied := await self._apply(batch))]
             sends = [asyncio.create_task(self.publisher.send(list(self._letters(work))))]
@@ -92,15 +91,38 @@ class Desk:
                 sends.append(asyncio.create_task(self.publisher.send(answers)))
             return Step([batch for batch, _ in work], sends)
 
-    async def finish(self, step: Step) -> None:
-        """Waits for every delivery report of the step; only then it counts as answered."""
-        with _no_way_out(), telemetry.STAGE_S.labels("publish").time():
-            await asyncio.gather(*step.sends)
-        for batch in step.batches:
-            self.progress.mark(batch.part, batch.last + 1)
-        self.busy -= 1
+    async def finish(self, step: Step, *, after: asyncio.Task[None] | None = None) -> None:
+        """Waits for every delivery report of the step; only then, and after the step before, it counts as answered."""
+        try:
+            if after is not None:
+                await after
+            with _no_way_out(), telemetry.STAGE_S.labels("publish").time():
+                await asyncio.gather(*step.sends)
+            for batch in step.batches:
+                self.progress.mark(batch.part, batch.last + 1)
+        finally:
+            self.busy -= 1
+
+    def place(self, part: Part, *, start: int) -> None:
+        """Reading of `part` goes on at `start`."""
+        self.given[part] = start - 1
+
+    def release(self, part: Part) -> None:
+        """`part` is somebody else's now: its records are no business of ours."""
+        self.given.pop(part, None)
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        self.busy += 1
+        try:
+            yield
+        except BaseException:  # a cancellation too: a step that never ends would blind the watchdog
+            self.busy -= 1
+            raise
 
     async def _apply(self, batch: Batch) -> Applied | None:
+        if not self._is_current(batch):
+            return None
         self.given[batch.part] = batch.last
         answer_from = self.progress.answered(batch.part) or 0
         try:
@@ -156,9 +178,10 @@ async def serve(stream: Any, desk: Callable[[], Desk], *, batch_max: int) -> Non
     before: asyncio.Task[None] | None = None
     async for piece in stream:
         step = await desk().begin([piece, *waiting(queue, batch_max - len(piece.records))])
+        finishing = asyncio.create_task(desk().finish(step, after=before))
         if before is not None:
             await before
-        before = asyncio.create_task(desk().finish(step))
+        before = finishing
 
 
 def waiting(queue: Any, room: int) -> Iterator[Slice]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-REBUILD = "`headrace doctor` says more, `headrace rebuild` fills the state again"
+MEND = f"`headrace doctor` says more; {ANEW}"
 
 
 class WorkerEdge:
@@ -69,7 +69,7 @@ class WorkerEdge:
             try:
                 self._desk = await self._store.patiently("start", self._open_desk, found)
             except (StateForeign, ValueError) as error:
-                stop_loudly(f"{error}: {REBUILD}", error)
+                stop_loudly(f"{error}: {MEND}", error)
 
     async def start(self, part: Part, *, committed: int | None, log_start: int) -> Resume:
         """The state's start rule, waited for while the store is away."""
@@ -77,13 +77,15 @@ class WorkerEdge:
         try:
             resume = await self._store.patiently("start", resume_part, part, committed=committed, log_start=log_start)
         except (StateForeign, StateLost) as error:
-            stop_loudly(f"{error}: {REBUILD}", error)
+            stop_loudly(f"{error}: {MEND}", error)
         self._progress.begin(part, committed=committed, start=resume.start)
+        self.desk.place(part, start=resume.start)
         return resume
 
     async def release(self, parts: Sequence[Part]) -> None:
         """The state keeps no marks of parts that are somebody else's now."""
         for part in parts if self._desk else ():
+            self.desk.release(part)
             await self._store.once(self.desk.engine.state.release, part)
 
     def committable(self, part: Part) -> int | None:
@@ -92,7 +94,7 @@ class WorkerEdge:
 
     def refuse_log(self, part: Part, cause: str) -> None:
         """The log and the state contradict each other."""
-        stop_loudly(f"{part.topic}-{part.partition}: {cause}: {REBUILD}")
+        stop_loudly(f"{part.topic}-{part.partition}: {cause}: {MEND}")
 
     async def _identities(self) -> dict[str, str]:
         delay_s = BACKOFF_S[0]

@@ -198,3 +198,34 @@ async def test_a_dead_producer_ends_the_process(make):
     with pytest.raises(Stopped, match="fenced"):
         await desk.take([piece(0)])
     assert desk.progress.answered(PART) == 0
+
+
+async def test_a_slice_of_an_older_seek_does_not_count_as_handed_over(make):
+    desk = make(Engine())
+    desk.place(PART, start=16)
+    await desk.take([piece(40, seek_no=0)])
+    assert desk.given == {PART: 15}
+
+
+@pytest.mark.parametrize("stands_at", ["publisher", "engine"])
+async def test_an_agent_that_is_cancelled_is_not_at_work_any_more(make, stands_at):
+    desk = make(Engine(*[StoreAway("gone")] * 10_000 if stands_at == "engine" else ()))
+    desk.publisher.let.clear()
+    queue = asyncio.Queue()
+
+    class Stream:
+        channel = SimpleNamespace(queue=queue)
+
+        async def __aiter__(self):
+            while True:
+                yield (await queue.get()).value
+
+    agent = asyncio.create_task(agents.serve(Stream(), lambda: desk, batch_max=1))
+    for offset in range(3):
+        queue.put_nowait(SimpleNamespace(value=piece(offset, follows=offset - 1)))
+    await asyncio.sleep(0.1)
+    assert desk.busy
+    agent.cancel()
+    await asyncio.sleep(0.05)
+    assert desk.busy == 0
+    assert desk.progress.answered(PART) == 0

@@ -1,0 +1,85 @@
+"""The worker's side of the driver's questions."""
+
+import pytest
+
+from features.state import Resume
+from features.store.port import Part
+from pipeline import edge as module
+from pipeline.agents import Desk, Out
+from pipeline.edge import WorkerEdge
+from pipeline.patience import StoreThread
+from pipeline.progress import Progress
+from pipeline.telemetry import Pause
+from pipeline.watchdog import Watchdog
+
+PART = Part("user_actions", 0)
+
+
+class State:
+    """Says where to start."""
+
+    def __init__(self):
+        self.start, self.released = 0, []
+
+    def resume(self, part, *, committed, log_start):
+        return Resume(self.start, self.start - 1)
+
+    def release(self, part):
+        self.released.append(part)
+
+
+class Engine:
+    def __init__(self):
+        self.state = State()
+
+
+class Log:
+    """Ends at 16; holds no record behind that."""
+
+    def end(self, part):
+        return 16
+
+    def record_from(self, part, offset):
+        return offset < 16
+
+
+@pytest.fixture
+async def edge(monkeypatch):
+    monkeypatch.setattr(module, "missing", lambda admin, names: [])
+    monkeypatch.setattr(module, "identities", lambda admin, topics: {})
+    store, progress, pause = StoreThread(Pause()), Progress(), Pause()
+    made = WorkerEdge(
+        admin=None,
+        inputs=(),
+        outputs=(),
+        store=store,
+        progress=progress,
+        pause=pause,
+        open_desk=lambda found: Desk(Engine(), store, None, progress, None, Out("r", "s", "d"), {}),
+    )
+    await made.ready()
+    yield made
+    store.close()
+
+
+async def test_a_part_is_watched_from_its_placement_on(edge):
+    edge.desk.engine.state.start = 5
+    await edge.start(PART, committed=5, log_start=0)
+    assert edge.desk.given == {PART: 4}
+
+
+async def test_a_released_part_is_not_watched(edge):
+    await edge.start(PART, committed=0, log_start=0)
+    await edge.release([PART])
+    assert (edge.desk.given, edge.desk.engine.state.released) == ({}, [PART])
+
+
+async def test_a_part_that_comes_back_behind_another_worker_s_progress_is_no_stall(edge):
+    await edge.start(PART, committed=0, log_start=0)
+    edge.desk.given[PART] = 7  # read up to here; then another worker had the part and answered up to 16
+    await edge.release([PART])
+    edge.desk.engine.state.start = 16
+    await edge.start(PART, committed=16, log_start=0)
+    now_s = iter(range(0, 1000, 10))
+    dog = Watchdog(Log(), limit_s=30, clock_s=lambda: float(next(now_s)))
+    assert [dog.look(edge.desk.given, waits_for_records=True) for _ in range(9)] == [None] * 9
