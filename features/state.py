@@ -33,6 +33,7 @@ from features.ids import hash64
 from features.item_ops import Operations, Values, ValuesOf, record_ops, values_of
 from features.schema import Impression, Item, RecommendationRequest, UserAction
 from features.store.port import (
+    ANEW,
     PHASES,
     Beat,
     FeatureStore,
@@ -128,7 +129,7 @@ class State:
         if lowest + 1 < log_start:
             raise StateForeign(
                 f"{part.topic}-{part.partition}: the state has to go on from offset {lowest + 1}, but the log no "
-                f"longer reaches back before {log_start}: `headrace rebuild`"
+                f"longer reaches back before {log_start}: {ANEW}"
             )
         start = max(log_start, min(started if committed is None else committed, lowest + 1))
         self._held[part] = _Held(marks, start - 1)

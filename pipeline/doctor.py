@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 from features.catalog import catalog
 from features.schema import INPUT_TOPICS
 from features.store import layout as names
-from features.store.port import PHASES, Part, StateForeign
+from features.store.port import ANEW, PHASES, Part, StateForeign
 from pipeline.config import ConfigError, Settings, secret
 from pipeline.kafka.clients import confluent
 from pipeline.kafka.log_identity import identities
@@ -144,7 +144,7 @@ def layout(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
     try:
         names.check_meta(meta, shards=settings.redis.shards, generation=generation, columns=columns)
     except StateForeign as error:
-        yield Finding("state", "wrong", str(error), "the former settings, or `headrace rebuild`")
+        yield Finding("state", "wrong", str(error), f"the former settings; else {ANEW}")
         return
     absent = [field for field in ("format", "shards", f"columns:{generation}") if field not in meta]
     if settings.actions and not names.codes_of(meta, generation):
@@ -170,9 +170,7 @@ def identity(admin: AdminClient, client: redis.Redis, settings: Settings) -> Ite
         known = meta.get(f"log:{generation}:{topic}", found)
         if known != found:
             wrong = True
-            yield Finding(
-                "log identity", "wrong", f"{topic} is {found}, the state was built from {known}", "`headrace rebuild`"
-            )
+            yield Finding("log identity", "wrong", f"{topic} is {found}, the state was built from {known}", ANEW)
     if not wrong:
         yield Finding("log identity", "ok", "the state and the topics belong together")
 
@@ -229,13 +227,9 @@ def _overlap(client: redis.Redis, settings: Settings, part: Part, held: Range) -
     lowest, highest = min(marks), max(marks)
     where = f"{part.topic}-{part.partition}"
     if highest >= held.end + LAG_NOTED:  # a broker may tell an end that is a batch old
-        yield Finding(
-            "lag", "wrong", f"{where}: the state is at {highest}, the log ends at {held.end}", "`headrace rebuild`"
-        )
+        yield Finding("lag", "wrong", f"{where}: the state is at {highest}, the log ends at {held.end}", ANEW)
     if lowest + 1 < held.start:
-        yield Finding(
-            "lag", "wrong", f"{where}: the state is at {lowest}, the log begins at {held.start}", "`headrace rebuild`"
-        )
+        yield Finding("lag", "wrong", f"{where}: the state is at {lowest}, the log begins at {held.start}", ANEW)
 
 
 def _marks(client: redis.Redis, settings: Settings, part: Part) -> list[int]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from features.store.port import Part, StateForeign, StateLost
+from features.store.port import ANEW, Part, StateForeign, StateLost
 from pipeline.agents import Desk, stop_loudly
 from pipeline.kafka.log_identity import identities
 from pipeline.kafka.topics import missing
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-MEND = f"`headrace doctor` says more; {ANEW}"
+MEND = "`headrace doctor` says more"
 
 
 class WorkerEdge:
@@ -94,7 +94,7 @@ class WorkerEdge:
 
     def refuse_log(self, part: Part, cause: str) -> None:
         """The log and the state contradict each other."""
-        stop_loudly(f"{part.topic}-{part.partition}: {cause}: {MEND}")
+        stop_loudly(f"{part.topic}-{part.partition}: {cause}: {ANEW} ({MEND})")
 
     async def _identities(self) -> dict[str, str]:
         delay_s = BACKOFF_S[0]

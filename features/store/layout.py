@@ -20,7 +20,7 @@ import msgspec
 
 from features.domain import Domain
 from features.ids import hash64
-from features.store.port import Layout, Part, Phase, StateForeign
+from features.store.port import ANEW, Layout, Part, Phase, StateForeign
 
 FORMAT = "1"
 SLOTS = 16_384
@@ -106,7 +106,7 @@ def check_meta(meta: Mapping[str, str], *, shards: int, generation: int, columns
         if meta.get(field, value) != value:
             raise StateForeign(
                 f"the state has {field.split(':')[0]} {meta[field]}, the configuration {value}: "
-                "restore the configuration, or build the state anew (`headrace rebuild`)"
+                f"restore the configuration; else {ANEW}"
             )
 
 
@@ -150,7 +150,7 @@ def free_code(codes: Mapping[str, int]) -> int:
     """The next code; codes are never reused. Raises `StateForeign` when all 255 are taken."""
     code = max(codes.values(), default=0) + 1
     if code > CODES_MAX:
-        raise StateForeign(f"all {CODES_MAX} action codes of this state are taken (`headrace rebuild`)")
+        raise StateForeign(f"all {CODES_MAX} action codes of this state are taken: {ANEW}")
     return code
 
 

@@ -37,6 +37,9 @@ class StateLost(RuntimeError):
         self.part = part
 
 
+ANEW = "set another redis.app and start again: the state is built anew from the topics"
+
+
 class StateForeign(RuntimeError):
     """The state belongs to another log, layout or shard count: stop loudly, never guess."""
 

@@ -31,7 +31,19 @@ from features.domain import Domain
 from features.ids import hash64
 from features.item_ops import value_name
 from features.store import layout as names
-from features.store.port import PHASES, Beat, ItemCall, Layout, Part, Phase, Reply, StateForeign, StoreAway, UserCall
+from features.store.port import (
+    ANEW,
+    PHASES,
+    Beat,
+    ItemCall,
+    Layout,
+    Part,
+    Phase,
+    Reply,
+    StateForeign,
+    StoreAway,
+    UserCall,
+)
 
 MISSING = -2
 MGET_MAX = 2_000
@@ -133,9 +145,7 @@ class RedisStore:
             self._redis.hsetnx(names.meta_key(self._app), field, identity)
             known = self._redis.hget(names.meta_key(self._app), field).decode()
         if known != identity:
-            raise StateForeign(
-                f"the state was built from another log of {topic}: {known}, not {identity} (`headrace rebuild`)"
-            )
+            raise StateForeign(f"the state was built from another log of {topic}: {known}, not {identity}; {ANEW}")
         self._settled[field] = identity
 
     def _restore_meta(self) -> None:

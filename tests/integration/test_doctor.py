@@ -164,7 +164,7 @@ def test_a_state_of_another_log_is_wrong(settings, doctor):
     found, exit_code = doctor()
     assert exit_code == 1
     assert found["log identity"]["status"] == "wrong"
-    assert "rebuild" in found["log identity"]["mend"]
+    assert "another redis.app" in found["log identity"]["mend"]
 
 
 def test_a_state_far_beyond_the_log_is_wrong(settings, doctor):
