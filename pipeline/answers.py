@@ -46,6 +46,11 @@ def query(ask: Ask, *, identity: str, user: UserHistory, k: int) -> Query:
 
 def recommendation(ask: Ask, ranked: Ranked, *, topic: str, stamp: Stamp) -> Outgoing:
     """The answer as it goes out, keyed by the user."""
+    return Outgoing(topic, ask.record.user_id.encode(), encoded(ask, ranked, stamp=stamp))
+
+
+def encoded(ask: Ask, ranked: Ranked, *, stamp: Stamp) -> bytes:
+    """The answer as JSON."""
     answer = Recommendation(
         rec_id=ranked.query_id,
         user_id=ask.record.user_id,
@@ -62,7 +67,7 @@ def recommendation(ask: Ask, ranked: Ranked, *, topic: str, stamp: Stamp) -> Out
         trigger=Trigger(ask.part.topic, ask.part.partition, ask.offset, ask.record.ts_ms),
         request_id=ask.record.request_id if isinstance(ask.record, RecommendationRequest) else None,
     )
-    return Outgoing(topic, ask.record.user_id.encode(), _ENCODER.encode(answer))
+    return _ENCODER.encode(answer)
 
 
 def served(ask: Ask, ranked: Ranked, *, topic: str, stamp: Stamp) -> Outgoing | None:

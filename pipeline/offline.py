@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import numpy as np
 
-from features.schema import (
-    IMPRESSIONS,
-    InputRecord,
-    ModelRef,
-    Recommendation,
-    RecommendationRequest,
-    RecommendedItem,
-    Refused,
-    Trigger,
-)
+from features.schema import IMPRESSIONS, InputRecord, Refused
+from features.store.port import Part
+from pipeline import reading
+from pipeline.answers import Stamp, encoded, rec_id
 from pipeline.config import ConfigError, Settings, load
 from pipeline.dataset import entries, files
 from pipeline.initialise import initialise, settings_of
@@ -29,6 +23,8 @@ from recommender.ranker import Ranker
 from recommender.replay import Answer, Ask, Replayer
 
 FEATURE_ANSWERS_MAX = 5_000  # a file of features: 5 000 answers of 20 rows and 300 columns are 120 MB
+
+NO_LOG = "0000"  # a folder's identity in rec_id
 
 Entry = tuple[str, InputRecord | None]
 
@@ -101,26 +97,10 @@ def with_model(settings: Settings, model: Path) -> Replayer:
 
 def recommendation(answer: Answer) -> bytes:
     """A replayed answer as it would stand on the topic; its clock is the event's own, so ages and latency are 0."""
-    ranked, record = answer.ranked, answer.record
-    items = [
-        RecommendedItem(item, float(score), source)
-        for item, score, source in zip(ranked.item_ids, ranked.scores, ranked.sources, strict=True)
-    ]
-    return msgspec.json.encode(
-        Recommendation(
-            rec_id=f"{answer.topic}-0-{answer.offset}-0000",
-            user_id=record.user_id,
-            ts_ms=record.ts_ms,
-            items=items,
-            model=ModelRef(ranked.model_version, ranked.features_hash),
-            level=ranked.level,
-            event_age_ms=0,
-            latency_ms=0.0,
-            cause=ranked.cause,
-            trigger=Trigger(answer.topic, 0, answer.offset, record.ts_ms),
-            request_id=record.request_id if isinstance(record, RecommendationRequest) else None,
-        )
-    )
+    now_ms = answer.record.ts_ms
+    ask = reading.Ask(Part(answer.topic, 0), answer.offset, now_ms, answer.record)
+    ranked = replace(answer.ranked, query_id=rec_id(ask, NO_LOG))
+    return encoded(ask, ranked, stamp=Stamp(read_ms=now_ms, now_ms=now_ms, latency_ms=0.0))
 
 
 class FeatureFiles:
