@@ -53,6 +53,9 @@ class MemoryStore:
         self._columns = 0
         self._weights: tuple[float, ...] = ()
 
+    def begun(self) -> bool:
+        return bool(self._meta)
+
     def open(self, domain: Domain) -> Layout:
         names.check_meta(self._meta, shards=self._count, generation=1, columns=domain.columns)
         self._meta.update({"format": names.FORMAT, "shards": str(self._count)})

@@ -117,6 +117,10 @@ class Beat(NamedTuple):
 class FeatureStore(Protocol):
     """See the module. Every method may raise `StoreAway`; a failed call wrote nothing or is told apart by its mark."""
 
+    def begun(self) -> bool:
+        """Whether there is a state; asked before `open` by those who only read, for `open` begins one."""
+        ...
+
     def open(self, domain: Domain) -> Layout:
         """Check or create `meta`; raises `StateForeign` when it contradicts `domain` or the shard count."""
         ...

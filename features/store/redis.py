@@ -103,6 +103,10 @@ class RedisStore:
             **secret,
         )
 
+    def begun(self) -> bool:
+        with _answering():
+            return bool(self._redis.exists(names.meta_key(self._app)))
+
     def open(self, domain: Domain) -> Layout:
         with _answering():
             meta = self._settle_meta(domain)

@@ -17,7 +17,7 @@ from features.store.port import FeatureStore, Layout
 from features.view import StateView
 from pipeline.app import open_store
 from pipeline.cli import with_settings
-from pipeline.config import ConfigError, Settings
+from pipeline.config import ConfigError, Settings, require_actions
 from pipeline.state_facts import item_facts, marks, user_facts
 
 NEWEST_SHOWN = 20
@@ -72,10 +72,11 @@ def whole(*, settings: Settings, as_json: bool) -> None:
 
 @contextmanager
 def _opened(settings: Settings) -> Iterator[tuple[FeatureStore, Layout]]:
-    if not settings.actions:  # opening fixes the columns of an empty state: never by accident
-        raise ConfigError("no actions are configured: name the worker's file with --config")
+    require_actions(settings)
     store = open_store(settings)
     try:
+        if not store.begun():  # opening fixes the columns of an empty state: never by accident
+            raise ConfigError(f"no state yet under redis.app {settings.redis.app!r}: a worker begins it")
         yield store, store.open(settings.domain)
     finally:
         store.close()

@@ -86,6 +86,18 @@ def test_the_digest_comes_with_the_marks_and_the_counts(run):
     assert found["digest"] in run("digest").stdout
 
 
+def test_looking_for_a_state_does_not_begin_one(redis, tmp_path):
+    config = tmp_path / "worker.toml"
+    app = f"t{uuid.uuid4().hex[:8]}"
+    config.write_text(f'{MEANING}\n[redis]\nurl = "{redis}"\napp = "{app}"\n')
+    for asked in (["digest"], ["show", "item", "a"]):
+        result = CliRunner().invoke(main, ["--config", str(config), "state", *asked])
+        assert (result.exit_code, "no state yet" in result.stderr) == (2, True)
+    store = RedisStore(redis, app=app)
+    assert not store.begun()
+    store.close()
+
+
 def test_without_configured_actions_nothing_is_opened():
     result = CliRunner().invoke(main, ["state", "digest"])
     assert result.exit_code == 2
