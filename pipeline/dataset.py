@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import gzip
 import heapq
+import io
+import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
-from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import msgspec
 
@@ -23,6 +24,8 @@ MERGE_ORDER = (ITEMS, IMPRESSIONS, USER_ACTIONS)
 LINE_BYTES_MAX = 16 * 1024 * 1024
 SUFFIXES = (".jsonl.gz", ".jsonl")
 _BUFFER_BYTES = 1 << 20
+_UNZIPPED_BYTES = 1 << 16
+UNREADABLE = (EOFError, OSError, zlib.error)  # a file that breaks off, is no gzip, is damaged
 
 
 class DataSetError(ValueError):
@@ -63,9 +66,9 @@ def files(directory: Path) -> dict[str, Path]:
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The non-empty lines of a plain or gzip file with their numbers from 1, without line ends.
 
-    Raises `DataSetError` naming file:line for a line over 16 MiB or a file that breaks off.
+    Raises `DataSetError` naming file:line for a line over 16 MiB, and the last good line of a file that breaks off.
     """
-    with _opened(path) as stream:
+    with opened(path) as stream:
         yield from numbered(stream, str(path))
 
 
@@ -76,8 +79,8 @@ def numbered(stream: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
         number += 1
         try:
             line = stream.readline(LINE_BYTES_MAX + 2)
-        except (EOFError, OSError) as error:
-            raise DataSetError(f"{name}:{number}: {error}") from None
+        except UNREADABLE as error:
+            raise DataSetError(f"{name}: after line {number - 1}: {error}") from None
         if not line:
             return
         line = line.rstrip(b"\r\n")
@@ -211,10 +214,30 @@ def _present(directory: Path) -> Iterator[Path]:
     return (path for topic in MERGE_ORDER for suffix in SUFFIXES if (path := directory / f"{topic}{suffix}").exists())
 
 
-def _opened(path: Path) -> BinaryIO:
+class _Unzipped(io.RawIOBase):
+    """A gzip file in small pieces: what stands before the damage is given out first."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = gzip.GzipFile(path, "rb")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        piece = self._file.read1(min(len(buffer), _UNZIPPED_BYTES))
+        buffer[: len(piece)] = piece
+        return len(piece)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def opened(path: Path) -> BinaryIO:
+    """A plain or gzip file for reading. Raises `DataSetError` where it cannot be opened."""
     try:
         if path.suffix == ".gz":
-            return BufferedReader(cast("BinaryIO", gzip.open(path, "rb")), _BUFFER_BYTES)  # type: ignore[type-var]
+            return io.BufferedReader(_Unzipped(path), _BUFFER_BYTES)
         return path.open("rb", buffering=_BUFFER_BYTES)
     except OSError as error:
         raise DataSetError(f"{path}: {error.strerror}") from None

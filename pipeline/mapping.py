@@ -18,6 +18,7 @@ import msgspec
 import orjson
 
 from features.schema import RECORD_OF_TOPIC
+from pipeline.dataset import LINE_BYTES_MAX, UNREADABLE, DataSetError
 
 SECONDS_BELOW = 100_000_000_000  # as milliseconds: March 1973; as seconds: the year 5138
 _NUMBERS = frozenset(("value", "k"))
@@ -80,10 +81,23 @@ def _renamed(row: dict[str, Any], mapping: tuple[Mapped, ...]) -> dict[str, Any]
 
 
 def csv_rows(
-    lines: Iterable[str], mapping: tuple[Mapped, ...], *, topic: str, name: str, delimiter: str = ","
+    lines: Iterable[str], mapping: tuple[Mapped, ...], *, topic: str, name: str, ids: str = "", delimiter: str = ","
 ) -> Iterator[bytes]:
-    """Records of a CSV text with a header line. Rows without an id of their own get `name:line`, stable on a rerun."""
+    """Records of a CSV text with a header line; messages call it `name`.
+
+    Rows without an id of their own get `ids:line` (default: the name), stable on a rerun.
+    """
+    csv.field_size_limit(LINE_BYTES_MAX)
     reader = csv.DictReader(lines, delimiter=delimiter)
+    try:
+        yield from _csv_rows(reader, mapping, topic, name, ids or name)
+    except (csv.Error, *UNREADABLE) as error:
+        raise DataSetError(f"{name}: after line {reader.line_num}: {error}") from None
+
+
+def _csv_rows(
+    reader: csv.DictReader[str], mapping: tuple[Mapped, ...], topic: str, name: str, ids: str
+) -> Iterator[bytes]:
     columns = tuple(reader.fieldnames or ())
     absent = [mapped.column for mapped in mapping if not mapped.constant and mapped.column not in columns]
     if absent:
@@ -91,7 +105,7 @@ def csv_rows(
     mapping = (*_same_names(columns, mapping, topic), *mapping)
     own_id = _EVENT_ID.get(topic, "")
     for row in reader:
-        record: dict[str, Any] = {own_id: f"{name}:{reader.line_num}"} if own_id else {}
+        record: dict[str, Any] = {own_id: f"{ids}:{reader.line_num}"} if own_id else {}
         for mapped in mapping:
             cell = mapped.column if mapped.constant else row[mapped.column]
             if cell:

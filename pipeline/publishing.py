@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, TextIO, cast
+from typing import NamedTuple, TextIO
 
+from features.ids import hash64
 from features.schema import INPUT_TOPICS, USER_ACTIONS
 from pipeline.config import ConfigError
-from pipeline.dataset import DataSetError, files, lines, numbered, read_as_is
+from pipeline.dataset import files, lines, numbered, opened, read_as_is
 from pipeline.mapping import Mapped, MappingError, csv_rows, json_rows, key_and_time, parse
 
 STDIN = Path("-")
@@ -79,18 +79,20 @@ def _records(path: Path, topic: str, mapping: tuple[Mapped, ...], label: str) ->
     suffix = next((suffix for suffix in path.suffixes if suffix in DELIMITERS), None)
     if suffix:
         with _text(path) as text:
-            yield from csv_rows(text, mapping, topic=topic, name=label, delimiter=DELIMITERS[suffix])
+            delimiter = DELIMITERS[suffix]
+            yield from csv_rows(text, mapping, topic=topic, name=str(path), ids=_ids(path), delimiter=delimiter)
         return
     found = numbered(sys.stdin.buffer, label) if path == STDIN else lines(path)
     yield from json_rows(found, mapping) if mapping else (raw for _, raw in found)
 
 
+def _ids(path: Path) -> str:
+    """What the ids of a CSV's rows begin with: the same on a rerun, another for a file of that name elsewhere."""
+    return f"{path.name}-{hash64(str(path.resolve())):016x}"
+
+
 def _text(path: Path) -> TextIO:
-    try:
-        raw = gzip.GzipFile(path) if path.suffix == ".gz" else path.open("rb")
-    except OSError as error:
-        raise DataSetError(f"{path}: {error.strerror}") from None
-    return io.TextIOWrapper(cast("io.BufferedReader", raw), encoding="utf-8-sig", errors="replace", newline="")
+    return io.TextIOWrapper(opened(path), encoding="utf-8-sig", errors="replace", newline="")
 
 
 class Pace:

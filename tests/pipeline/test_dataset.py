@@ -1,10 +1,11 @@
 import gzip
 import json
+import os
 
 import pytest
 
 from features.schema import Impression, Item, UserAction
-from pipeline.dataset import DataSetError, Writer, files, read, read_as_is, records, write
+from pipeline.dataset import DataSetError, Writer, files, lines, read, read_as_is, records, write
 
 
 def line(**fields):
@@ -82,8 +83,19 @@ def test_a_row_out_of_order_keeps_its_place_in_its_file(folder):
 def test_a_cut_gzip_file_is_named(folder):
     path = folder / "impressions.jsonl.gz"
     path.write_bytes(path.read_bytes()[:-6])
-    with pytest.raises(DataSetError, match=r"impressions\.jsonl\.gz:\d+: "):
+    with pytest.raises(DataSetError, match=r"impressions\.jsonl\.gz: after line [01]: "):
         list(read(folder))
+
+
+@pytest.mark.parametrize("spoil", [lambda raw: raw[: len(raw) * 2 // 3], lambda raw: raw[:-9000] + b"x" * 9000])
+def test_a_file_that_breaks_off_names_its_last_good_line(tmp_path, spoil):
+    rows = b"".join(action(os.urandom(8).hex(), n) for n in range(50_000))
+    (tmp_path / "user_actions.jsonl.gz").write_bytes(spoil(gzip.compress(rows)))
+    good = []
+    with pytest.raises(DataSetError) as raised:
+        good.extend(number for number, _ in lines(tmp_path / "user_actions.jsonl.gz"))
+    assert len(good) > 20_000
+    assert f"user_actions.jsonl.gz: after line {good[-1]}: " in str(raised.value)
 
 
 def test_a_line_has_a_bound(folder, monkeypatch):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import ConfigError
+from pipeline.dataset import DataSetError
 from pipeline.publishing import STDIN, Pace, rows
 
 
@@ -35,6 +36,34 @@ def test_a_csv_of_wrong_columns_is_a_configuration_error(tmp_path):
     path.write_text("x\n1\n")
     with pytest.raises(ConfigError, match="no column visitor"):
         list(rows(path, topic=None, entries=("user_id=visitor",)))
+
+
+def test_a_csv_that_breaks_off_is_named_with_its_last_good_line(tmp_path):
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(gzip.compress(b"item_id\n" + b"i\n" * 100)[:-6])
+    with pytest.raises(DataSetError, match=r"a\.csv\.gz: after line \d+: "):
+        list(rows(path, topic=None, entries=()))
+
+
+def test_a_csv_cell_has_the_bound_of_a_line(tmp_path, monkeypatch):
+    path = tmp_path / "a.csv"
+    path.write_text("item_id\n" + "x" * 200_000 + "\n")
+    assert len(list(rows(path, topic="items", entries=()))) == 1
+    monkeypatch.setattr("pipeline.mapping.LINE_BYTES_MAX", 100_000)
+    with pytest.raises(DataSetError, match=r"a\.csv: after line 1: field larger"):
+        list(rows(path, topic="items", entries=()))
+
+
+def test_rows_of_two_files_of_one_name_are_different_events(tmp_path):
+    ids = set()
+    for month in ("jan", "feb"):
+        path = tmp_path / month / "clicks.csv"
+        path.parent.mkdir()
+        path.write_text("user_id\nu\n")
+        [first], [again] = (list(rows(path, topic=None, entries=())) for _ in range(2))
+        assert first.raw == again.raw
+        ids.add(json.loads(first.raw)["event_id"])
+    assert len(ids) == 2
 
 
 def test_rows_keep_a_rate():
