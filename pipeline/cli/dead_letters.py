@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -66,23 +66,20 @@ def send_again(*, settings: Settings, as_json: bool, **chosen: Any) -> None:
     Safe to repeat: one event_id counts once. A record whose value was cut is read again from its own topic; one that
     the broker holds no more is counted as lost. Exit 1 when not all were delivered.
     """
-    lost = 0
-    with Reader(settings.kafka) as reader:
-        letters = list(_chosen(reader, settings, **chosen))
-        with Delivery(settings.kafka) as delivery:
-            for letter in letters:
-                value = _whole(reader, letter) if letter.cut else letter.value
-                if letter.cut and value is None:
-                    lost += 1
-                    continue
-                delivery.send(letter.topic, letter.topic, key=letter.key, value=value)
-    report = {"chosen": len(letters), "delivered": delivery.delivered, "failed": delivery.failed, "lost": lost}
+    found = lost = 0
+    with Reader(settings.kafka) as reader, Reader(settings.kafka) as sources, Delivery(settings.kafka) as delivery:
+        for letter in _chosen(reader, settings, ends=_ends(reader, settings), **chosen):
+            found += 1
+            value = _whole(sources, letter) if letter.cut else letter.value
+            if letter.cut and value is None:
+                lost += 1
+                continue
+            delivery.send(letter.topic, letter.topic, key=letter.key, value=value)
+    report = {"chosen": found, "delivered": delivery.delivered, "failed": delivery.failed, "lost": lost}
     if as_json:
         click.echo(orjson.dumps(report).decode())
     else:
-        click.echo(
-            f"{delivery.delivered} of {len(letters)} sent again, {delivery.failed} failed, {lost} no longer held"
-        )
+        click.echo(f"{delivery.delivered} of {found} sent again, {delivery.failed} failed, {lost} no longer held")
     if delivery.failed or lost:
         sys.exit(1)
 
@@ -96,9 +93,13 @@ def _chosen(
     first: int,
     last: int | None,
     limit: int | None,
+    ends: Mapping[int, int] | None = None,
 ) -> Iterator[RefusedRecord]:
+    """The dead letters that are meant, as they are read; `ends` leaves out what came in after those offsets."""
     found = 0
     for message in reader.existing(settings.kafka.topic_prefix + DEAD_LETTERS):
+        if ends is not None and (message.offset() or 0) > ends.get(message.partition() or 0, -1):
+            continue
         letter = refused_record(message)
         beyond = letter.offset < first or (last is not None and letter.offset > last)
         other = (reason and reason not in f"{letter.field}: {letter.reason}") or (topic and topic != letter.topic)
@@ -108,6 +109,15 @@ def _chosen(
         found += 1
         if found == limit:
             return
+
+
+def _ends(reader: Reader, settings: Settings) -> dict[int, int]:
+    """The last dead letter of each partition now: what is refused again while we send must not be sent again.
+
+    Read through, for one broker's answer to "where is your end" is behind by a batch.
+    """
+    topic = settings.kafka.topic_prefix + DEAD_LETTERS
+    return {message.partition() or 0: message.offset() or 0 for message in reader.existing(topic)}
 
 
 def _whole(reader: Reader, letter: RefusedRecord) -> bytes | None:

@@ -71,3 +71,9 @@ def test_they_are_sent_again_whole_even_when_the_letter_holds_only_the_head(run)
     with Reader(run.settings) as reader:
         values = [m.value() for m in reader.existing(f"{run.settings.topic_prefix}user_actions")]
     assert sorted(values) == sorted([b"{cut", MONSTER] * 2)
+
+
+def test_what_is_refused_again_while_they_are_sent_is_not_sent_again(run, monkeypatch):
+    monkeypatch.setattr("pipeline.cli.dead_letters._ends", lambda *_: {0: -1})
+    result = run("dead-letters", "replay", "--json")
+    assert json.loads(result.stdout)["chosen"] == 0
