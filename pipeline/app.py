@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ from features.store.port import FeatureStore, Part, StateLost
 from features.store.redis import RedisStore
 from features.view import StateView
 from pipeline import agents, telemetry
-from pipeline.config import Settings, load, require_actions, secret
+from pipeline.config import Settings, Worker, load, require_actions, secret
 from pipeline.edge import WorkerEdge
 from pipeline.engine import Engine
 from pipeline.kafka import driver
@@ -59,6 +60,12 @@ class App(faust.App):  # type: ignore[misc]
     BootStrategy = _WithoutProducer
     edge: WorkerEdge
     edge_options: Any
+    metrics_at: tuple[str, int]
+
+    async def on_first_start(self) -> None:
+        """Metrics come first: a worker that waits for its broker says so."""
+        await super().on_first_start()
+        telemetry.serve(*self.metrics_at)
 
     def _create_directories(self) -> None:
         """Without tables there is nothing to keep on disk."""
@@ -67,7 +74,7 @@ class App(faust.App):  # type: ignore[misc]
 def build(settings: Settings) -> App:
     """The worker as a Faust app; connects to nothing before it is started."""
     driver.register()
-    app = App(settings.kafka.group, **faust_settings(settings))
+    app = App(settings.kafka.group, **faust_settings(settings, web=_web(settings.worker)))
     pause, progress = telemetry.Pause(), Progress()
     store = StoreThread(pause)
     prefix = settings.kafka.topic_prefix
@@ -97,7 +104,9 @@ def build(settings: Settings) -> App:
         progress=progress,
         pause=pause,
         open_desk=open_desk,
+        should_stop=lambda: app.should_stop,
     )
+    app.metrics_at = settings.worker.metrics_host, settings.worker.metrics_port
     app.edge_options = driver.Options(
         settings.kafka.fetch_wait_ms, settings.kafka.fetch_max_bytes, settings.worker.slice_max
     )
@@ -147,7 +156,19 @@ def assemble(
     return Engine(domain, state, view, path, kinds, identities, actions, asked.k), registry
 
 
-def faust_settings(settings: Settings) -> dict[str, Any]:
+def _web(worker: Worker) -> bool:
+    """Whether Faust's pages are served: a taken port, like that of the metrics, is said and done without."""
+    if worker.web_port == 0:
+        return False
+    try:
+        socket.create_server((worker.web_host, worker.web_port)).close()
+    except OSError as error:
+        log.warning("no web: set worker.web_port to a free port, one a worker", port=worker.web_port, cause=str(error))
+        return False
+    return True
+
+
+def faust_settings(settings: Settings, *, web: bool) -> dict[str, Any]:
     """Faust's own settings; those of the research notes that cost correctness when left at their default."""
     kafka, worker = settings.kafka, settings.worker
     return {
@@ -162,7 +183,7 @@ def faust_settings(settings: Settings) -> dict[str, Any]:
         "stream_wait_empty": False,  # True lets a waiting block hold the rebalance
         "topic_disable_leader": True,
         "topic_allow_declare": False,
-        "web_enabled": worker.web_port > 0,
+        "web_enabled": web,
         "web_host": worker.web_host,
         "web_bind": worker.web_host,  # Faust's default is every interface
         "web_port": worker.web_port or 6066,
@@ -196,10 +217,7 @@ def _attach_agent(app: App, topic: str, settings: Settings) -> None:
 def _attach_life(
     app: App, settings: Settings, store: StoreThread, progress: Progress, pause: telemetry.Pause, models: list[Registry]
 ) -> None:
-    """What runs beside the agents: heartbeat, lag, model, metrics, watchdog, and a clean end."""
-
-    async def metrics() -> None:
-        telemetry.serve(settings.worker.metrics_host, settings.worker.metrics_port)
+    """What runs beside the agents: heartbeat, lag, model, watchdog, and a clean end."""
 
     async def beats() -> None:
         while not app.should_stop:
@@ -235,7 +253,7 @@ def _attach_life(
         if app.edge.is_ready:
             await asyncio.to_thread(app.edge.desk.publisher.close)
 
-    for task in (metrics, beats, model, watchdog):
+    for task in (beats, model, watchdog):
         app.task(task)
     app.on_partitions_revoked.connect(revoked)
     app.on_before_shutdown.connect(shutdown)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+ANSWER_S = 3.0  # a worker that is told to stop waits no longer for an answer under way
+
 MEND = "`headrace doctor` says more"
 
 
@@ -42,9 +44,11 @@ class WorkerEdge:
         progress: Progress,
         pause: Pause,
         open_desk: Callable[[Mapping[str, str]], Desk],
+        should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._admin, self._inputs, self._outputs = admin, tuple(inputs), tuple(outputs)
         self._store, self._progress, self._pause, self._open_desk = store, progress, pause, open_desk
+        self._should_stop = should_stop
         self._opening = asyncio.Lock()
         self._desk: Desk | None = None
 
@@ -61,11 +65,12 @@ class WorkerEdge:
         return self._desk is not None
 
     async def ready(self) -> None:
-        """Waits for topics and store, checks that they belong together."""
+        """Waits for topics and store, checks that they belong together; gives up when the worker ends."""
         async with self._opening:
             if self._desk is not None:
                 return
-            found = await self._identities()
+            if (found := await self._identities()) is None:
+                return
             try:
                 self._desk = await self._store.patiently("start", self._open_desk, found)
             except (StateForeign, ValueError) as error:
@@ -96,19 +101,27 @@ class WorkerEdge:
         """The log and the state contradict each other."""
         stop_loudly(f"{part.topic}-{part.partition}: {cause}: {ANEW} ({MEND})")
 
-    async def _identities(self) -> dict[str, str]:
+    def broker_away(self, cause: str | None) -> None:
+        """The consumer waits for the broker, or no longer."""
+        self._pause.set("consumer", cause)
+
+    async def _identities(self) -> dict[str, str] | None:
         delay_s = BACKOFF_S[0]
-        while True:
+        topics = (*self._inputs, *self._outputs)
+        while not self._should_stop():
             try:
-                lacking = await asyncio.to_thread(missing, self._admin, (*self._inputs, *self._outputs))
+                lacking = await asyncio.to_thread(missing, self._admin, topics, timeout_s=ANSWER_S)
                 if not lacking:
-                    found = await asyncio.to_thread(identities, self._admin, self._inputs)
+                    found = await asyncio.to_thread(identities, self._admin, self._inputs, timeout_s=ANSWER_S)
                     self._pause.set("broker", None)
                     return found
                 self._pause.set("broker", f"topics missing: {', '.join(lacking)}; `headrace topics create` makes them")
             except KafkaException as error:
                 self._pause.set("broker", f"broker: {error.args[0].str()}")
+            except TimeoutError:
+                self._pause.set("broker", f"broker: no answer within {ANSWER_S:g} s")
             except StateForeign as error:
                 stop_loudly(str(error), error)
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, BACKOFF_S[1])
+        return None

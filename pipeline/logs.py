@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import structlog
 
 QUIET = ("aiokafka", "faust.transport.drivers.aiokafka", "aiohttp.access", "mode", "faust")
+
+MESSAGES_MAX, MESSAGE_CHARS_MAX = 1_000, 200
+REPEATED_S = 30.0  # a client library that cannot reach its broker repeats itself several times a second
 
 _BEFORE: list[Any] = [
     structlog.contextvars.merge_contextvars,
@@ -24,6 +29,27 @@ _BEFORE: list[Any] = [
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """The logger of a module."""
     return structlog.stdlib.get_logger(name)
+
+
+class Once(logging.Filter):
+    """Lets each message of the quiet libraries through once in `REPEATED_S`, whatever its arguments."""
+
+    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock_s = clock_s
+        self._said_s: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether `record` is to be seen."""
+        if not record.name.startswith(QUIET):
+            return True
+        now_s, said = self._clock_s(), (record.name, str(record.msg)[:MESSAGE_CHARS_MAX])
+        if now_s - self._said_s.get(said, -REPEATED_S) < REPEATED_S:
+            return False
+        if len(self._said_s) >= MESSAGES_MAX:
+            self._said_s.clear()
+        self._said_s[said] = now_s
+        return True
 
 
 def set_up(*, level: str, form: str) -> None:
@@ -52,6 +78,8 @@ def set_up(*, level: str, form: str) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
+    if level != "debug":
+        handler.addFilter(Once())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())

@@ -15,6 +15,7 @@ It leans on private names of faust-streaming 0.15.3: `tests/pipeline/kafka/test_
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -40,6 +41,9 @@ IDLE_FETCH_S = 0.2  # a fetch call ends at the latest then, so that partitions w
 BUSY_FETCH_S = 0.02
 NOTHING_ACTIVE_S = 0.005  # stock sleeps 1 s here: at 8 queued slices that would be most of the time
 BACKOFF_S = 0.5
+BACKOFF_S_MAX = 5.0
+LOOK_S = 0.2  # how often a wait for the broker looks whether the worker is to stop
+SILENCE_S = 2.0  # a connection that takes longer is said to be waited for
 ANSWER_S = 10.0
 
 
@@ -66,6 +70,10 @@ class Edge(Protocol):
         """The next offset that is not yet answered, None while unknown. Never moves back."""
         ...
 
+    def broker_away(self, cause: str | None) -> None:
+        """Why the broker cannot be reached; None: it can. Called on the consumer's thread."""
+        ...
+
     def refuse_log(self, part: Part, cause: str) -> None:
         """The log contradicts the state: stops the worker loudly."""
         ...
@@ -79,15 +87,38 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         self.cursors: dict[TP, Cursor] = {}
 
     async def on_start(self) -> None:
-        """Connects, and waits for a broker that is away: stock would take the worker down."""
-        while True:
+        """Connects, and waits for a broker that is away: stock would take the worker down. Ends when the worker does."""
+        delay_s = BACKOFF_S
+        while not self._is_ending:
+            connecting = asyncio.ensure_future(super().on_start())
+            if not await self._wait(connecting, SILENCE_S):
+                self.app.edge.broker_away(f"broker: {self.app.conf.broker[0].host} does not answer")
+                await self._wait(connecting)
+            if not connecting.done():
+                connecting.cancel()
+                await asyncio.gather(connecting, return_exceptions=True)
+                return
             try:
-                await super().on_start()
-                break
+                connecting.result()
             except (KafkaError, OSError) as error:
-                log.warning("waiting for the broker", cause=str(error))
+                self.app.edge.broker_away(f"broker: {error}")
                 await self._consumer.stop()
-                await asyncio.sleep(BACKOFF_S)
+                await self._wait(asyncio.ensure_future(asyncio.sleep(delay_s)))
+                delay_s = min(delay_s * 2, BACKOFF_S_MAX)
+            else:
+                self.app.edge.broker_away(None)
+                return
+
+    @property
+    def _is_ending(self) -> bool:
+        return bool(self.should_stop or self.app.should_stop)
+
+    async def _wait(self, task: asyncio.Future[Any], seconds: float = math.inf) -> bool:
+        """Waits until `task` is done, so long, or until the worker ends; whether it is done."""
+        until_s = time.monotonic() + seconds
+        while not task.done() and not self._is_ending and time.monotonic() < until_s:
+            await asyncio.wait({task}, timeout=LOOK_S)
+        return task.done()
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         """As stock, with the settings that stock hard-codes."""
@@ -174,9 +205,10 @@ class Consumer(stock.Consumer):  # type: ignore[misc]
     # --- where to read from
 
     async def subscribe(self, topics: Iterable[str]) -> None:
-        """Subscribes once the edge is ready."""
+        """Subscribes once the edge is ready; not at all when the worker ends before."""
         await self.app.edge.ready()
-        await super().subscribe(topics)
+        if not self.app.should_stop:
+            await super().subscribe(topics)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Recovery's word for "start": every assigned partition is to be placed by the fetch loop."""

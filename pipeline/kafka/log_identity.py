@@ -19,16 +19,16 @@ ANSWER_S = 10.0
 NO_ID = "AAAAAAAAAAAAAAAAAAAAAA"  # sixteen zero bytes in Kafka's base 64: the broker keeps no topic ids
 
 
-def identities(admin: AdminClient, topics: Sequence[str]) -> dict[str, str]:
+def identities(admin: AdminClient, topics: Sequence[str], *, timeout_s: float = ANSWER_S) -> dict[str, str]:
     """{topic: 16 hex}.
 
     Raises `KafkaException` when the broker does not answer or lacks a topic, `StateForeign` when it has no topic ids.
     """
-    cluster = admin.describe_cluster(request_timeout=ANSWER_S).result(ANSWER_S).cluster_id
-    described = admin.describe_topics(TopicCollection(list(topics)), request_timeout=ANSWER_S)
+    cluster = admin.describe_cluster(request_timeout=timeout_s).result(timeout_s).cluster_id
+    described = admin.describe_topics(TopicCollection(list(topics)), request_timeout=timeout_s)
     found = {}
     for topic, answer in described.items():
-        topic_id = str(answer.result(ANSWER_S).topic_id)
+        topic_id = str(answer.result(timeout_s).topic_id)
         if topic_id == NO_ID:
             raise StateForeign(
                 f"{topic}: the broker gives no topic id (Kafka before 2.8?), a recreated topic would go unseen"

@@ -1,6 +1,7 @@
 """The worker's side of the driver's questions."""
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from features.state import Resume
 from features.store.port import Part
@@ -45,8 +46,8 @@ class Log:
 
 @pytest.fixture
 async def edge(monkeypatch):
-    monkeypatch.setattr(module, "missing", lambda admin, names: [])
-    monkeypatch.setattr(module, "identities", lambda admin, topics: {})
+    monkeypatch.setattr(module, "missing", lambda admin, names, **_: [])
+    monkeypatch.setattr(module, "identities", lambda admin, topics, **_: {})
     store, progress, pause = StoreThread(Pause()), Progress(), Pause()
     made = WorkerEdge(
         admin=None,
@@ -60,6 +61,21 @@ async def edge(monkeypatch):
     await made.ready()
     yield made
     store.close()
+
+
+async def test_a_worker_that_ends_waits_no_longer_for_its_broker(monkeypatch):
+    def away(admin, names, **_):
+        raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+    monkeypatch.setattr(module, "missing", away)
+    looks, pause = iter([False, False, True]), Pause()
+    made = WorkerEdge(
+        admin=None, inputs=(), outputs=(), store=None, progress=None, pause=pause, open_desk=None,
+        should_stop=lambda: next(looks),
+    )  # fmt: skip
+    await made.ready()
+    assert not made.is_ready
+    assert pause.active
 
 
 async def test_a_part_is_watched_from_its_placement_on(edge):
