@@ -35,7 +35,7 @@ from pipeline.kafka.publisher import Publisher
 from pipeline.logs import get_logger
 from pipeline.patience import StoreThread
 from pipeline.progress import Progress
-from pipeline.watchdog import LOOKS_PER_PERIOD, Probe, Watchdog, watch
+from pipeline.watchdog import LOOKS_PER_PERIOD, Probe, Watchdog, listen, watch
 from recommender.candidates import SOURCES
 from recommender.filters import filters
 from recommender.model.artefact import load as load_ranker
@@ -217,7 +217,7 @@ def _attach_agent(app: App, topic: str, settings: Settings) -> None:
 def _attach_life(
     app: App, settings: Settings, store: StoreThread, progress: Progress, pause: telemetry.Pause, models: list[Registry]
 ) -> None:
-    """What runs beside the agents: heartbeat, lag, model, watchdog, and a clean end."""
+    """What runs beside the agents: heartbeat, lag, model, signs of life from the broker, watchdog, and a clean end."""
 
     async def beats() -> None:
         while not app.should_stop:
@@ -233,9 +233,15 @@ def _attach_life(
                 if changed:
                     log.info("another model serves", version=getattr(registry.current(), "version", None))
 
+    def probe() -> Probe:
+        return Probe(settings.kafka, topic=settings.kafka.topic_prefix + schema.USER_ACTIONS)
+
+    async def broker() -> None:
+        await listen(probe(), tell=lambda cause: pause.set("probe", cause))
+
     async def watchdog() -> None:
         limit_s = settings.worker.watchdog_ms / 1000
-        dog = Watchdog(Probe(settings.kafka), limit_s=limit_s)
+        dog = Watchdog(probe(), limit_s=limit_s)
 
         def facts() -> tuple[dict[Part, int], bool]:
             if not app.edge.is_ready:
@@ -253,7 +259,7 @@ def _attach_life(
         if app.edge.is_ready:
             await asyncio.to_thread(app.edge.desk.publisher.close)
 
-    for task in (beats, model, watchdog):
+    for task in (beats, model, broker, watchdog):
         app.task(task)
     app.on_partitions_revoked.connect(revoked)
     app.on_before_shutdown.connect(shutdown)

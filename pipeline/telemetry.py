@@ -73,7 +73,7 @@ class Pause:
             return
         if before is not None:
             del self._causes[who]
-            if before not in self._causes.values():
+            if _short(before) not in map(_short, self._causes.values()):
                 PAUSED.labels(_short(before)).set(0)
         if cause is None:
             log.info("goes on", part=who)

@@ -29,12 +29,16 @@ log = get_logger(__name__)
 EXIT_STALLED = 75  # EX_TEMPFAIL: start me again
 ANSWER_S = 5.0
 LOOKS_PER_PERIOD = 10
+SILENCE_S = 2.0
+LISTEN_S = 2.0
 
 
 class Probe:
     """A client of its own: what lies in the log behind an offset?"""
 
-    def __init__(self, settings: Kafka) -> None:
+    def __init__(self, settings: Kafka, *, topic: str) -> None:
+        """`topic`: any that is there, to ask about."""
+        self._topic = topic
         self._consumer = Consumer(
             {
                 **confluent(settings),
@@ -49,6 +53,14 @@ class Probe:
         """The log's end offset as the broker tells it."""
         _, end = self._consumer.get_watermark_offsets(TopicPartition(*part), timeout=ANSWER_S)
         return int(end)
+
+    def silence(self) -> str | None:
+        """Why the broker cannot be reached; None: it answers."""
+        try:
+            self._consumer.list_topics(self._topic, timeout=SILENCE_S)
+        except KafkaException:
+            return f"broker: no answer within {SILENCE_S:g} s"  # one cause, however librdkafka calls it this time
+        return None
 
     def record_from(self, part: Part, offset: int) -> bool:
         """Whether a record at `offset` or later can be read now."""
@@ -100,6 +112,13 @@ class Watchdog:
             return self._probe.record_from(part, offset)
         except KafkaException:
             return False
+
+
+async def listen(probe: Probe, *, tell: Callable[[str | None], None], period_s: float = LISTEN_S) -> None:
+    """Asks the broker for a sign of life until cancelled: an idle worker has nothing in flight that would tell."""
+    while True:
+        await asyncio.sleep(period_s)
+        tell(await asyncio.to_thread(probe.silence))
 
 
 async def watch(watchdog: Watchdog, *, period_s: float, facts: Callable[[], tuple[dict[Part, int], bool]]) -> None:

@@ -23,6 +23,7 @@ FULL_QUEUE_S = 0.005
 QUEUED_MAX = 100_000
 QUEUED_KBYTES = 262_144
 BACKOFF_S = (0.1, 5.0)
+SILENCE_S = 2.0  # an acknowledgement that takes longer is said to be waited for
 CLOSE_S = 5.0
 # A record that librdkafka gives up after sending it makes it ask for a new epoch of its producer id, which Tansu never
 # grants (tried: nothing was sent any more). So it goes on trying, and we say that it does.
@@ -56,7 +57,7 @@ class Publisher:
         """`on_trouble` hears why sending is held up (None: no longer), `on_refused` the topic of a record given up."""
         self._producer = Producer(producer_settings(settings) | NEVER_GIVES_UP)
         self._on_trouble, self._on_refused = on_trouble, on_refused
-        self._patience_s = settings.delivery_timeout_ms / 1000
+        self._held_up: set[object] = set()  # sends that wait for the broker
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="publisher", daemon=True)
         self._thread.start()
@@ -67,15 +68,18 @@ class Publisher:
         A record that the broker refuses for good (too large) is logged, counted and left out: it must not stop the
         stream. Raises `ProducerFatal`.
         """
-        delay_s = BACKOFF_S[0]
-        while records:
-            failures = await self._attempt(records)
-            records = [self._again(record, error) for record, error in failures if not self._hopeless(record, error)]
-            if records:
-                self._on_trouble(f"broker: {failures[0][1].str()}")
-                await asyncio.sleep(delay_s)
-                delay_s = min(delay_s * 2, BACKOFF_S[1])
-        self._on_trouble(None)
+        delay_s, send = BACKOFF_S[0], object()
+        try:
+            while records:
+                failures = await self._attempt(records, send)
+                left = [self._again(record, error) for record, error in failures if not self._hopeless(record, error)]
+                records = left
+                if records:
+                    self._hold_up(send, f"broker: {failures[0][1].str()}")
+                    await asyncio.sleep(delay_s)
+                    delay_s = min(delay_s * 2, BACKOFF_S[1])
+        finally:
+            self._let_go(send)
 
     def close(self) -> None:
         """Waits a little for what is on its way."""
@@ -83,13 +87,24 @@ class Publisher:
         self._closing.set()
         self._thread.join(CLOSE_S)
 
-    async def _attempt(self, records: Sequence[Outgoing]) -> list[tuple[Outgoing, KafkaError]]:
+    def _hold_up(self, send: object, cause: str) -> None:
+        self._held_up.add(send)
+        self._on_trouble(cause)
+
+    def _let_go(self, send: object) -> None:
+        """The trouble is over when no send waits any more."""
+        if send in self._held_up:
+            self._held_up.discard(send)
+            if not self._held_up:
+                self._on_trouble(None)
+
+    async def _attempt(self, records: Sequence[Outgoing], send: object) -> list[tuple[Outgoing, KafkaError]]:
         batch = _Batch(len(records), asyncio.get_running_loop())
         for record in records:
             while not self._produce(record, batch):
                 await asyncio.sleep(FULL_QUEUE_S)
-        while not (await asyncio.wait({batch.done}, timeout=self._patience_s))[0]:
-            self._on_trouble(f"broker: no acknowledgement for {self._patience_s:g} s")
+        while not (await asyncio.wait({batch.done}, timeout=SILENCE_S))[0]:
+            self._hold_up(send, f"broker: no acknowledgement for {SILENCE_S:g} s")
         return batch.failures
 
     def _produce(self, record: Outgoing, batch: _Batch) -> bool:

@@ -3,7 +3,6 @@
 import os
 import signal
 import time
-import urllib.request
 from itertools import count
 
 import pytest
@@ -48,8 +47,7 @@ def test_an_event_comes_back_as_a_recommendation_with_poison_around_it(world):
     assert {letter["value"][:1] for letter in letters.values()} == {b"{", b"\x00", b"x"}
     assert world.counts()["dead_lettered:user_actions"] == 4
     assert world.counts()["applied:user_actions"] == 61
-    metrics = urllib.request.urlopen(f"http://127.0.0.1:{world.metrics_port}/metrics").read().decode()
-    assert 'headrace_dead_letters_total{field="event_id"' in metrics
+    assert 'headrace_dead_letters_total{field="event_id"' in world.metrics()
     assert world.digest() == world.replayed_digest()
 
 
@@ -118,6 +116,26 @@ def test_a_redis_that_stands_still_holds_the_worker_up_and_loses_nothing(own_ser
         world.wait_until_answered()
         assert worker.poll() is None
         assert world.digest() == world.replayed_digest()
+    finally:
+        world.stop()
+
+
+def test_an_idle_worker_whose_broker_stands_still_says_so_and_goes_on(own_servers, tmp_path):
+    servers = own_servers()
+    world = World(servers.bootstrap, servers.redis_url, tmp_path, "idle", free_port())
+    try:
+        worker = world.start()
+        world.wait_for_log("reading", times=16)
+        os.kill(servers.pids["broker"], signal.SIGSTOP)
+        try:
+            world.wait_for_log("no answer within 2 s", within_s=10)
+            assert 'headrace_paused{cause="broker"} 1.0' in world.metrics()
+        finally:
+            os.kill(servers.pids["broker"], signal.SIGCONT)
+        wait(lambda: 'headrace_paused{cause="broker"} 0.0' in world.metrics(), 15, world.logs)
+        world.publish("user_actions", traffic(100))
+        world.wait_until_answered()
+        assert worker.poll() is None
     finally:
         world.stop()
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,6 +107,10 @@ class World:
 
     def wait_for_log(self, text: str, *, within_s: float = 20, times: int = 1) -> None:
         wait(lambda: self.logs().count(text) >= times, within_s, lambda: f"no {text!r} in\n{self.logs()}")
+
+    def metrics(self) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as page:
+            return page.read().decode()
 
     def stop(self) -> None:
         for worker in self.workers:

@@ -19,8 +19,8 @@ def test_a_pause_shows_its_cause_while_it_lasts():
 
 def test_a_cause_lasts_until_the_last_that_waits_for_it_goes_on():
     pause = Pause()
-    pause.set("a", "store: x")
-    pause.set("b", "store: x")
+    pause.set("a", "store: timed out")
+    pause.set("b", "store: loading")
     pause.set("a", None)
     assert paused("store") == 1
     pause.set("b", None)
