@@ -27,6 +27,7 @@ from pipeline.kafka.slices import Slice
 from pipeline.logs import get_logger
 from pipeline.patience import StoreThread
 from pipeline.progress import Progress
+from recommender.recommend import Ranked
 
 log = get_logger(__name__)
 
@@ -73,6 +74,7 @@ class Desk:
     reader: Reader
     out: Out
     given: dict[Part, int]  # the last offset handed to an agent (at first: before the start), for the watchdog
+    failing: frozenset[str] = frozenset()  # sources that failed in the newest answers, in words
     busy: int = 0  # agents at work or waiting for something with a cause
 
     async def take(self, slices: Sequence[Slice]) -> None:
@@ -144,6 +146,7 @@ class Desk:
     async def _answers(self, questions: Sequence[Question], *, read_ms: int, read_s: float) -> list[Outgoing]:
         with telemetry.STAGE_S.labels("answer").time():
             ranked = await self.store.patiently("answers", self.engine.answer, questions, wall_ms=wall_ms())
+        self._note_failures(ranked)
         stamp = Stamp(read_ms, wall_ms(), (time.perf_counter() - read_s) * 1000)
         records: list[Outgoing] = []
         for (ask, _), answer in zip(questions, ranked, strict=True):
@@ -154,6 +157,15 @@ class Desk:
             telemetry.ANSWER_S.observe(stamp.latency_ms / 1000)
             telemetry.EVENT_AGE_S.observe(max(0, read_ms - ask.log_ts_ms) / 1000)
         return records
+
+    def _note_failures(self, ranked: Sequence[Ranked]) -> None:
+        """Counts answers without a source that failed; said when the failures change, not with every event."""
+        failures = [each for answer in ranked for each in failed_sources(answer.cause)]
+        for failure in failures:
+            telemetry.SOURCE_FAILURES.labels(failure.split(" ", 1)[0]).inc()
+        if (failing := frozenset(failures)) != self.failing:
+            self.failing = failing
+            log.warning("candidate sources fail" if failing else "all candidate sources work", causes=sorted(failing))
 
     def _letters(self, work: Sequence[tuple[Batch, Applied]]) -> Iterator[Outgoing]:
         for batch, applied in work:
@@ -204,6 +216,15 @@ def _no_way_out() -> Iterator[None]:
         stop_loudly(str(error), error)
     except Exception as error:
         stop_loudly(f"a step failed: {type(error).__name__}: {error}", error)
+
+
+def failed_sources(cause: str | None) -> list[str]:
+    """What an answer's cause says of sources that failed.
+
+    >>> failed_sources("co_visited failed: KeyError; no model"), failed_sources(None)
+    (['co_visited failed: KeyError'], [])
+    """
+    return [each for each in (cause or "").split("; ") if " failed: " in each]
 
 
 def stop_loudly(cause: str, error: BaseException | None = None) -> NoReturn:

@@ -13,6 +13,7 @@ from features.domain import Action, Domain
 from features.state import State
 from features.store.port import Part, StateForeign, StateLost, StoreAway
 from features.view import StateView
+from pipeline import telemetry
 from pipeline.answers import query, without_answer
 from pipeline.kafka.slices import LogRecord, Slice
 from pipeline.logs import get_logger
@@ -113,6 +114,7 @@ class Engine:
         except (StoreAway, StateLost, StateForeign):
             raise
         except Exception as error:
+            telemetry.ANSWER_FAILURES.inc()
             log.exception("a ranking failed", topic=question.ask.part.topic, offset=question.ask.offset)
             return without_answer(
                 question.ask,

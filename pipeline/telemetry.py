@@ -42,8 +42,10 @@ HWM_REGRESSIONS = Counter("headrace_hwm_regressions_total", "Losses found in the
 SEEKS = Counter("headrace_seeks_total", "Seeks back", ["why"])
 # Output records that the broker refuses for good (too large); logged and left out.
 OUTPUT_REFUSED = Counter("headrace_output_refused_total", "Output records given up", ["topic"])
-# Answers that fell back to the popular list because the path raised: a bug, with a traceback in the log.
+# Answers whose ranking raised: a bug, with a traceback in the log; an empty list goes out, level popular, with the cause.
 ANSWER_FAILURES = Counter("headrace_answer_failures_total", "Answers whose computation failed")
+# Answers that lack what a candidate source would have known, because it raised; the cause stands in the answer.
+SOURCE_FAILURES = Counter("headrace_source_failures_total", "Answers without this source's candidates", ["source"])
 # How long records have been waiting that nobody hands to the agent; at worker.watchdog_ms the worker exits with 75.
 STALLED_S = Gauge("headrace_stalled_seconds", "Time that the consumer has been silent in spite of waiting records")
 

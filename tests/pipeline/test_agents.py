@@ -5,6 +5,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import structlog
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from features.schema import Refused
 from features.store.port import Part, StateForeign, StateLost, StoreAway
@@ -26,7 +29,7 @@ class Engine:
     """Raises what it is told to, in order, then applies; asks for one answer per record."""
 
     def __init__(self, *troubles, refused=()):
-        self.troubles, self.refused, self.applied = list(troubles), refused, []
+        self.troubles, self.refused, self.applied, self.cause = list(troubles), refused, [], None
 
     def apply(self, batch, *, answer_from, is_current):
         if self.troubles:
@@ -42,7 +45,7 @@ class Engine:
         return Applied(Reading([], refused, [], 0), asks)
 
     def answer(self, questions, *, wall_ms):
-        return [ranked(f"id-{question.ask.offset}") for question in questions]
+        return [ranked(f"id-{question.ask.offset}", self.cause) for question in questions]
 
 
 class Publisher:
@@ -72,8 +75,8 @@ class Reader:
         self.restarted.append(part)
 
 
-def ranked(name):
-    return Ranked(name, ["i"], np.ones(1), ["new"], "full", None, "v", "h", np.zeros((1, 2), np.float32))
+def ranked(name, cause=None):
+    return Ranked(name, ["i"], np.ones(1), ["new"], "full", cause, "v", "h", np.zeros((1, 2), np.float32))
 
 
 def piece(*offsets, follows=-1, seek_no=1, part=PART):
@@ -229,3 +232,16 @@ async def test_an_agent_that_is_cancelled_is_not_at_work_any_more(make, stands_a
     await asyncio.sleep(0.05)
     assert desk.busy == 0
     assert desk.progress.answered(PART) == 0
+
+
+async def test_a_source_that_fails_is_counted_with_every_answer_and_said_when_it_changes(make, monkeypatch):
+    desk = make(Engine())
+    desk.engine.cause = "history failed: KeyError; no model"
+    monkeypatch.setattr(agents, "log", structlog.get_logger())
+    with capture_logs() as said:
+        await desk.take([piece(0, 1)])
+        await desk.take([piece(2, follows=1)])
+        desk.engine.cause = "no model"
+        await desk.take([piece(3, follows=2)])
+    assert [line["causes"] for line in said] == [["history failed: KeyError"], []]
+    assert REGISTRY.get_sample_value("headrace_source_failures_total", {"source": "history"}) == 3

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import msgspec
 import pytest
+from prometheus_client import REGISTRY
 
 from features.catalog import catalog
 from features.domain import Action, Domain
@@ -123,6 +124,7 @@ def test_a_replay_breaks_ties_as_the_worker_does(engine):
 
 
 def test_a_bug_in_one_ranking_leaves_the_others_and_still_answers(engine):
+    before = REGISTRY.get_sample_value("headrace_answer_failures_total")
     applied = engine.apply(batch(*traffic()), **ALWAYS)
     answers = replace(engine, recommender=BrokenRecommender(engine.recommender, "u3")).answer(
         applied.questions, wall_ms=NOW
@@ -132,6 +134,7 @@ def test_a_bug_in_one_ranking_leaves_the_others_and_still_answers(engine):
     }
     assert causes["u3"] == "internal error: ZeroDivisionError"
     assert causes["u4"] != causes["u3"]
+    assert REGISTRY.get_sample_value("headrace_answer_failures_total") == before + 1
 
 
 def test_a_record_that_goes_out_reads_back(engine):
