@@ -10,7 +10,6 @@ from functools import lru_cache
 from hashlib import blake2b
 
 CACHED_IDS_MAX = 1 << 18
-EVENT_BITS = 40
 
 
 @lru_cache(maxsize=CACHED_IDS_MAX)
