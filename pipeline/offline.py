@@ -18,10 +18,12 @@ from pipeline.dataset import entries, files
 from pipeline.initialise import initialise, settings_of
 from recommender.model.artefact import ModelRefused
 from recommender.model.artefact import load as load_ranker
+from recommender.model.labels import newest_questions_ms, training_rows
 from recommender.model.rows import TrainingRows
 from recommender.ranker import Ranker
 from recommender.replay import Answer, Ask, Replayer
 
+QUESTIONS_MAX = 20_000
 FEATURE_ANSWERS_MAX = 5_000  # a file of features: 5 000 answers of 20 rows and 300 columns are 120 MB
 
 NO_LOG = "0000"  # a folder's identity in rec_id
@@ -93,6 +95,22 @@ def with_model(settings: Settings, model: Path) -> Replayer:
     except ModelRefused as error:
         raise ConfigError(f"{model}: {error.reason}") from None
     return clockwork
+
+
+def labelled_rows(
+    source: Source,
+    clockwork: Replayer,
+    *,
+    questions_max: int = QUESTIONS_MAX,
+    after_ms: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> TrainingRows:
+    """The newest `questions_max` labelled questions of a folder, of event time above `after_ms`; all of it is replayed.
+
+    Raises `ConfigError` for a folder that cannot be read.
+    """
+    from_ms = newest_questions_ms(source, clockwork.domain, ask=source.ask, at_most=questions_max)
+    return training_rows(source, clockwork, ask=source.ask, from_ms=max(from_ms, after_ms + 1), progress=progress)
 
 
 def recommendation(answer: Answer) -> bytes:
