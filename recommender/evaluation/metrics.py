@@ -66,6 +66,17 @@ def hit_rate(scores: NDArray[Any], relevance: NDArray[Any], *, k: int = 20) -> f
     return 0.0
 
 
+def recall(scores: NDArray[Any], relevance: NDArray[Any], *, k: int = 20) -> float:
+    """The expected share of the relevant items that stand among the first k; 0 where nothing is relevant.
+
+    >>> recall(np.array([3., 2., 2.]), np.array([1, 1, 0]), k=2)
+    0.75
+    """
+    ties = _ties(scores, _gains(relevance))
+    within = sum(hits * min(max(k - start, 0), size) / size for start, size, hits in ties)
+    return within / max(sum(hits for _, _, hits in ties), 1)
+
+
 def by_query(
     metric: Metric, scores: NDArray[Any], relevance: NDArray[Any], groups: Sequence[int] | NDArray[np.int64]
 ) -> Doubles:
