@@ -102,6 +102,7 @@ def _features(domain: Domain, sources: Sequence[str], *, use_position: bool) -> 
         yield Feature([f"source_{source}"], columns.source(source))
     if use_position:
         yield Feature(["position"], columns.position)
+        yield Feature(_of("position", *DISTANCES), columns.position_distances)
 
 
 def _strong(domain: Domain, sources: Sequence[str]) -> list[str]:

@@ -106,15 +106,7 @@ def shown(name: str) -> Callable[[Scene], Floats | float]:
 
 def shown_distances(name: str) -> Callable[[Scene], Floats | float]:
     """A number that came with the list less that of the touched items of this list."""
-
-    def read(scene: Scene) -> Floats | float:
-        if name not in scene.item_context:
-            return np.nan
-        values = scene.item_context[name]
-        touched = distance.within_list(values, scene.items.hashes, scene.user.items)
-        return distance.distances(values, touched, scene.past.taste)
-
-    return read
+    return lambda scene: _to_touched(scene, scene.item_context.get(name))
 
 
 def context_number(name: str) -> Callable[[Scene], float]:
@@ -155,3 +147,15 @@ def source(name: str) -> Callable[[Scene], Floats | float]:
 def position(scene: Scene) -> Floats | float:
     """The position shown, from 0: only where the caller asked for it."""
     return np.nan if scene.position is None else scene.position
+
+
+def position_distances(scene: Scene) -> Floats | float:
+    """The position shown less that of the touched items of this list: readers go on below what they looked at last."""
+    return _to_touched(scene, scene.position)
+
+
+def _to_touched(scene: Scene, values: Floats | None) -> Floats | float:
+    if values is None:
+        return np.nan
+    touched = distance.within_list(values, scene.items.hashes, scene.user.items)
+    return distance.distances(values, touched, scene.past.taste)
