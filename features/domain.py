@@ -20,16 +20,23 @@ class Action(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One kind of user action.
 
     weight: its share in popularity, affinity and co-visitation (0: none). trigger: whether it causes a recommendation.
-    grade: its label in training (0: not a label). counted: whether items have windows of it (at most 7 actions).
+    grade: its label in training (0: not a label). horizon_min: how long after a list was shown it may label it.
+    counted: whether items have windows of it (at most 7 actions).
     """
 
     name: DomainName
     weight: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 1.0
     trigger: bool = True
     grade: Annotated[int, msgspec.Meta(ge=0, le=30)] = 1
+    horizon_min: Annotated[float, msgspec.Meta(ge=0, le=525_600)] = 30
     counted: bool = True
     purchase: bool = False
     negative: bool = False
+
+    @property
+    def horizon_ms(self) -> int:
+        """The label horizon in ms."""
+        return round(self.horizon_min * 60_000)
 
 
 class Attribute(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -24,6 +24,7 @@ SHARE_READ = 0.8
 WEIGHT_MAX = 5.0
 ANSWERING_MIN = 0.01
 PURCHASES_REPEATED_MAX = 0.05
+PURCHASE_HORIZON_MIN = 7 * 24 * 60
 CANDIDATE_VALUES_MAX = 500
 CONTEXT_VALUES_MAX = 1000
 FREE_TEXT_SHARE = 0.9
@@ -197,6 +198,8 @@ def _action(name: str, seen: ActionSeen, *, label: bool, counted: bool, most: in
         yield "trigger = false"
     if purchase and not negative:
         yield "purchase = true  # by its name"
+        if label:
+            yield f"horizon_min = {PURCHASE_HORIZON_MIN}  # 7 days: who buys takes time"
     if not counted:
         yield "counted = false"
     yield ""

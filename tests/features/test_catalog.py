@@ -57,6 +57,13 @@ def test_the_fingerprint_changes_with_every_meaning():
     assert catalog(DOMAIN, sources=SOURCES).fingerprint == prints[0]
 
 
+def test_a_label_horizon_gives_no_column_another_meaning():
+    patient = msgspec.structs.replace(
+        DOMAIN, actions=tuple(msgspec.structs.replace(action, horizon_min=5, grade=9) for action in DOMAIN.actions)
+    )
+    assert catalog(patient, sources=SOURCES).fingerprint == CATALOG.fingerprint
+
+
 def test_codes_are_marked_as_categories():
     assert {CATALOG.names[index] for index in CATALOG.categorical} == {"user_item_last_action", "context_device"}
 

@@ -33,6 +33,7 @@ def test_a_rarer_action_weighs_more_and_a_purchase_most(made):
     assert actions["cart"].weight == 2.0
     assert actions["purchase"].weight == 5.0
     assert [name for name, seen in actions.items() if seen.purchase] == ["purchase"]
+    assert {name: seen.horizon_min for name, seen in actions.items()} == {"view": 30, "cart": 30, "purchase": 10_080}
 
 
 def test_actions_against_an_item_have_no_weight_no_label_and_no_answer(made):
