@@ -104,12 +104,16 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RecommendedItem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One ranked item; `source` is the candidate source that proposed it first, `given` for a request's own list."""
+    """One ranked item; `source` is the candidate source that proposed it first, `given` for a request's own list.
+
+    With reasons comes `rest`: the model's base and every other contribution. Reasons and rest add up to the score.
+    """
 
     item_id: str
     score: float
     source: str
     reasons: list[Reason] | None = None
+    rest: float | None = None
 
 
 class ModelRef(msgspec.Struct, frozen=True):

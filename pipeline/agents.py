@@ -13,7 +13,7 @@ import time
 from asyncio import QueueEmpty
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple, NoReturn, Protocol
 
@@ -27,7 +27,7 @@ from pipeline.kafka.slices import Slice
 from pipeline.logs import get_logger
 from pipeline.patience import StoreThread
 from pipeline.progress import Progress
-from recommender.recommend import Ranked
+from recommender.recommend import NO_REASONS, Ranked
 
 log = get_logger(__name__)
 
@@ -74,6 +74,8 @@ class Desk:
     reader: Reader
     out: Out
     given: dict[Part, int]  # the last offset handed to an agent (at first: before the start), for the watchdog
+    reasons_queue_max: int = 0  # more questions than this in a step: answers without reasons, and without the shadow
+    shadow: telemetry.ShadowFigures = field(default_factory=telemetry.ShadowFigures)
     failing: frozenset[str] = frozenset()  # sources that failed in the newest answers, in words
     busy: int = 0  # agents at work or waiting for something with a cause
 
@@ -88,8 +90,9 @@ class Desk:
             work = [(batch, applied) for batch in merge(slices) if (applied := await self._apply(batch))]
             sends = [asyncio.create_task(self.publisher.send(list(self._letters(work))))]
             questions = [question for _, applied in work for question in applied.questions]
+            extras = len(questions) <= self.reasons_queue_max
             for some in _runs(questions, QUESTIONS_MAX):
-                answers = await self._answers(some, read_ms=read_ms, read_s=read_s)
+                answers = await self._answers(some, read_ms=read_ms, read_s=read_s, extras=extras)
                 sends.append(asyncio.create_task(self.publisher.send(answers)))
             return Step([batch for batch, _ in work], sends)
 
@@ -143,10 +146,15 @@ class Desk:
             _count(batch, applied)
         return applied
 
-    async def _answers(self, questions: Sequence[Question], *, read_ms: int, read_s: float) -> list[Outgoing]:
+    async def _answers(
+        self, questions: Sequence[Question], *, read_ms: int, read_s: float, extras: bool
+    ) -> list[Outgoing]:
         with telemetry.STAGE_S.labels("answer").time():
-            ranked = await self.store.patiently("answers", self.engine.answer, questions, wall_ms=wall_ms())
+            ranked = await self.store.patiently(
+                "answers", self.engine.answer, questions, wall_ms=wall_ms(), extras=extras
+            )
         self._note_failures(ranked)
+        self._note_extras(ranked)
         stamp = Stamp(read_ms, wall_ms(), (time.perf_counter() - read_s) * 1000)
         records: list[Outgoing] = []
         for (ask, _), answer in zip(questions, ranked, strict=True):
@@ -166,6 +174,14 @@ class Desk:
         if (failing := frozenset(failures)) != self.failing:
             self.failing = failing
             log.warning("candidate sources fail" if failing else "all candidate sources work", causes=sorted(failing))
+
+    def _note_extras(self, ranked: Sequence[Ranked]) -> None:
+        """Counts answers that should have reasons and have none, and how far the shadow lies from each answer."""
+        for answer in ranked:
+            if why := missing_reasons(answer.cause):
+                telemetry.REASONS_MISSING.labels("busy" if why == "busy" else "failed").inc()
+            if answer.shadow is not None:
+                self.shadow.note(answer.shadow)
 
     def _letters(self, work: Sequence[tuple[Batch, Applied]]) -> Iterator[Outgoing]:
         for batch, applied in work:
@@ -225,6 +241,16 @@ def failed_sources(cause: str | None) -> list[str]:
     (['co_visited failed: KeyError'], [])
     """
     return [each for each in (cause or "").split("; ") if " failed: " in each]
+
+
+def missing_reasons(cause: str | None) -> str:
+    """Why an answer has no reasons, though they are on; empty where it has.
+
+    >>> missing_reasons("no reasons: busy"), missing_reasons("no model")
+    ('busy', '')
+    """
+    told = [each for each in (cause or "").split("; ") if each.startswith(f"{NO_REASONS}: ")]
+    return told[0].removeprefix(f"{NO_REASONS}: ") if told else ""
 
 
 def stop_loudly(cause: str, error: BaseException | None = None) -> NoReturn:

@@ -12,11 +12,10 @@ from features.schema import ModelRef, Recommendation, RecommendationRequest, Rec
 from pipeline.kafka.publisher import Outgoing
 from pipeline.reading import Ask
 from recommender.query import Query, question
-from recommender.recommend import Ranked
-from recommender.served import pack
+from recommender.recommend import NO_VERSION, Ranked
+from recommender.served import is_backlog, pack
 
 IDENTITY_HEX = 4
-SERVED_BYTES_MAX = 900_000  # a broker's default limit is 1 MB
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -55,10 +54,7 @@ def encoded(ask: Ask, ranked: Ranked, *, stamp: Stamp) -> bytes:
         rec_id=ranked.query_id,
         user_id=ask.record.user_id,
         ts_ms=stamp.now_ms,
-        items=[
-            RecommendedItem(item_id, score, source)
-            for item_id, score, source in zip(ranked.item_ids, ranked.scores.tolist(), ranked.sources, strict=True)
-        ],
+        items=_items(ranked),
         model=ModelRef(ranked.model_version, ranked.features_hash),
         level=ranked.level,
         cause=ranked.cause,
@@ -70,12 +66,29 @@ def encoded(ask: Ask, ranked: Ranked, *, stamp: Stamp) -> bytes:
     return _ENCODER.encode(answer)
 
 
+def _items(ranked: Ranked) -> list[RecommendedItem]:
+    explained = ranked.explained or [None] * len(ranked.item_ids)
+    return [
+        RecommendedItem(item_id, score, source, why.reasons if why else None, why.rest if why else None)
+        for item_id, score, source, why in zip(
+            ranked.item_ids, ranked.scores.tolist(), ranked.sources, explained, strict=True
+        )
+    ]
+
+
 def served(ask: Ask, ranked: Ranked, *, topic: str, stamp: Stamp) -> Outgoing | None:
-    """The rows behind the answer; None where nothing was shown or the rows are beyond what a broker takes."""
-    if not ranked.item_ids or ranked.matrix.nbytes > SERVED_BYTES_MAX:
+    """The rows behind the answer; None where nothing was shown."""
+    if not ranked.item_ids:
         return None
-    rows = pack(ranked, user_id=ask.record.user_id, ts_ms=ask.record.ts_ms, event_age_ms=age_ms(ask, stamp))
-    return Outgoing(topic, ask.record.user_id.encode(), rows)
+    record = ask.record
+    rows = pack(
+        ranked,
+        user_id=record.user_id,
+        ts_ms=record.ts_ms,
+        event_age_ms=age_ms(ask, stamp),
+        backlog=is_backlog(read_ms=stamp.read_ms, log_ts_ms=ask.log_ts_ms, ts_ms=record.ts_ms),
+    )
+    return Outgoing(topic, record.user_id.encode(), rows)
 
 
 def without_answer(ask: Ask, *, identity: str, cause: str, features_hash: str) -> Ranked:
@@ -87,7 +100,7 @@ def without_answer(ask: Ask, *, identity: str, cause: str, features_hash: str) -
         sources=[],
         level="popular",
         cause=cause,
-        model_version="none",
+        model_version=NO_VERSION,
         features_hash=features_hash,
         matrix=np.empty((0, 0), np.float32),
     )

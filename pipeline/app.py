@@ -94,7 +94,8 @@ def build(settings: Settings) -> App:
             on_trouble=lambda cause: pause.set("publisher", cause),
             on_refused=lambda topic: telemetry.OUTPUT_REFUSED.labels(topic).inc(),
         )
-        return agents.Desk(engine, store, publisher, progress, Reader(app), out, {})
+        queue_max = settings.recommend.reasons_queue_max
+        return agents.Desk(engine, store, publisher, progress, Reader(app), out, {}, queue_max)
 
     app.edge = WorkerEdge(
         admin=AdminClient(confluent(settings.kafka)),
@@ -151,6 +152,8 @@ def assemble(
         asked.candidates_max,
         registry.current,
         lambda: registry.cause,
+        sample_rate=asked.served_sample,
+        reasons=asked.reasons,
     )
     actions = {action.name: action for action in domain.actions}
     return Engine(domain, state, view, path, kinds, identities, actions, asked.k), registry

@@ -84,6 +84,9 @@ class Recommend(Section, frozen=True, forbid_unknown_fields=True):
     filters: list[str] = msgspec.field(default_factory=lambda: ["available"])
     blocked_items: list[str] = msgspec.field(default_factory=list)
     freshness_ms: Millis = 1_000
+    served_sample: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.02
+    reasons: Annotated[int, msgspec.Meta(ge=0, le=20)] = 0
+    reasons_queue_max: Millis = 4
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.filters if name not in FILTERS]:

@@ -85,18 +85,21 @@ class Engine:
         applied = self.state.apply(batch.part, reading.facts, last=batch.last)
         return Applied(reading, [Question(ask, applied.users[ask.record.user_id]) for ask in reading.asks])
 
-    def answer(self, questions: Sequence[Question], *, wall_ms: int) -> list[Ranked]:
-        """One ranking per question, in order. Raises only what the store raises: a bug answers with its cause."""
+    def answer(self, questions: Sequence[Question], *, wall_ms: int, extras: bool = True) -> list[Ranked]:
+        """One ranking per question, in order. Raises only what the store raises: a bug answers with its cause.
+
+        `extras`: with reasons and the shadow's look, where these are on.
+        """
         self.view.advance(wall_ms=wall_ms)
         try:
-            return self._rank(questions)
+            return self._rank(questions, extras=extras)
         except (StoreAway, StateLost, StateForeign):
             raise
         except Exception:
             log.exception("a ranking failed, trying its questions one by one", questions=len(questions))
-            return [self._rank_alone(question) for question in questions]
+            return [self._rank_alone(question, extras=extras) for question in questions]
 
-    def _rank(self, questions: Sequence[Question]) -> list[Ranked]:
+    def _rank(self, questions: Sequence[Question], *, extras: bool) -> list[Ranked]:
         queries = [
             query(
                 each.ask,
@@ -106,11 +109,11 @@ class Engine:
             )
             for each in questions
         ]
-        return self.recommender.recommend(queries)
+        return self.recommender.recommend(queries, extras=extras)
 
-    def _rank_alone(self, question: Question) -> Ranked:
+    def _rank_alone(self, question: Question, *, extras: bool) -> Ranked:
         try:
-            return self._rank([question])[0]
+            return self._rank([question], extras=extras)[0]
         except (StoreAway, StateLost, StateForeign):
             raise
         except Exception as error:

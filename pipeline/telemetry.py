@@ -5,15 +5,20 @@ Labels are bounded: topics and partitions of the deployment, fields of the schem
 
 from __future__ import annotations
 
+import math
+
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from features.schema import RECORD_OF_TOPIC
 from pipeline.logs import get_logger
+from recommender.shadow import Divergence
 
 log = get_logger(__name__)
 
 _FAST_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _AGES_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 60, 300, 3600, 86_400)
+_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+_CORRELATIONS = (-0.5, 0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 20_000)
 
 # Where a micro-batch spends its time: apply (decode and state), answer (candidates, features, ranking), publish.
@@ -46,6 +51,18 @@ OUTPUT_REFUSED = Counter("headrace_output_refused_total", "Output records given 
 ANSWER_FAILURES = Counter("headrace_answer_failures_total", "Answers whose computation failed")
 # Answers that lack what a candidate source would have known, because it raised; the cause stands in the answer.
 SOURCE_FAILURES = Counter("headrace_source_failures_total", "Answers without this source's candidates", ["source"])
+# Answers of a model without the reasons that are configured: `busy` (more questions than reasons_queue_max), `failed`.
+REASONS_MISSING = Counter("headrace_reasons_missing_total", "Answers without the configured reasons", ["why"])
+# The share of the shown items that the shadow would have shown too. Only the present shadow's version is kept.
+SHADOW_OVERLAP = Histogram(
+    "headrace_shadow_overlap", "Top-k overlap of shadow and answer", ["version"], buckets=_SHARES
+)
+# Spearman's rho of the two rankings of all candidates, ties by average rank.
+SHADOW_CORRELATION = Histogram(
+    "headrace_shadow_correlation", "Rank correlation of shadow and answer", ["version"], buckets=_CORRELATIONS
+)
+# Answers that the shadow failed to score; the answers themselves lack nothing.
+SHADOW_FAILURES = Counter("headrace_shadow_failures_total", "Answers that the shadow could not score")
 # How long records have been waiting that nobody hands to the agent; at worker.watchdog_ms the worker exits with 75.
 STALLED_S = Gauge("headrace_stalled_seconds", "Time that the consumer has been silent in spite of waiting records")
 
@@ -60,6 +77,25 @@ def field_label(field: str) -> str:
     """
     name = field.split("[")[0].split(".")[0]
     return name if name in _FIELDS else "$"
+
+
+class ShadowFigures:
+    """How far the present shadow's answers lie from ours; another version's figures go when a new one comes."""
+
+    def __init__(self) -> None:
+        self._version = ""
+
+    def note(self, seen: Divergence) -> None:
+        """Takes up one answer."""
+        if seen.failure is not None:
+            SHADOW_FAILURES.inc()
+            return
+        for metric, value in ((SHADOW_OVERLAP, seen.overlap), (SHADOW_CORRELATION, seen.correlation)):
+            if seen.version != self._version:
+                metric.clear()
+            if not math.isnan(value):
+                metric.labels(seen.version).observe(value)
+        self._version = seen.version
 
 
 class Pause:

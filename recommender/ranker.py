@@ -12,6 +12,8 @@ from features.scene import Floats
 
 Scores = NDArray[np.float64]
 
+BELOW = 2.0**20  # raw scores are some units wide; at 2^20 a double still tells 2e-10 apart
+
 
 class Ranker(Protocol):
     """Scores rows: higher is better, only the order within one list means something."""
@@ -26,8 +28,20 @@ class Ranker(Protocol):
         """The fingerprint of the catalogue that the rows must come from."""
         ...
 
-    def score(self, matrix: Floats) -> Scores:
-        """float64[n]: the raw scores of the rows of one list, float32[n, features]."""
+    @property
+    def cascade_trees(self) -> int:
+        """How many trees score every row before the rest of them score the best; 0: all trees score all rows."""
+        ...
+
+    def score(self, matrix: Floats, *, shown: int = 0) -> Scores:
+        """float64[n]: the raw scores of the rows of one list, float32[n, features].
+
+        The best `shown` rows get their full score, whatever is saved on the others.
+        """
+        ...
+
+    def contributions(self, matrix: Floats) -> Scores:
+        """float64[n, features + 1]: what each feature adds to a row's full score; the last column is the model's base."""
         ...
 
 
@@ -46,6 +60,10 @@ class Cascade:
 class LightGBMRanker:
     """A loaded booster; `recommender.model.artefact.load` makes one after all its checks.
 
+    A score depends on the row, the model and `cascade.trees` alone, never on the list around it, so it can be
+    recomputed to the bit from a logged row (`rescore`): prefix + rest of the trees for the kept, prefix - 2^20 for the
+    others, which puts them below.
+
     One thread a call: LightGBM's own threads busy-wait and burn 2-2.8x the CPU, workers scale by processes.
     """
 
@@ -55,24 +73,64 @@ class LightGBMRanker:
     trees: int
     cascade: Cascade | None = None
 
-    def score(self, matrix: Floats) -> Scores:
-        """float64[n]: raw scores of float32[n, features] rows, in C order. A wrong width raises, never passes."""
+    @property
+    def cascade_trees(self) -> int:
+        """The trees of the prefix; 0 where there is no cascade, or no tree behind the prefix."""
+        return self.cascade.trees if self.cascade is not None and self.cascade.trees < self.trees else 0
+
+    def score(self, matrix: Floats, *, shown: int = 0) -> Scores:
+        """float64[n]: raw scores of float32[n, features] rows, in C order. A wrong width raises, never passes.
+
+        With a cascade the best max(keep, `shown`) rows by the prefix are kept, and all that equal the last of them:
+        the order in which rows came decides nothing.
+        """
         if not len(matrix):
             return np.empty(0, np.float64)
-        cascade = self.cascade
-        if cascade is None or len(matrix) <= cascade.keep or self.trees <= cascade.trees:
+        if self.cascade is None or not self.cascade_trees:
             return self._predict(matrix, 0, self.trees)
-        return self._cascaded(matrix, cascade)
+        prefix = self._predict(matrix, 0, self.cascade_trees)
+        return self._finish(matrix, prefix, best(prefix, max(self.cascade.keep, shown)))
 
-    def _cascaded(self, matrix: Floats, cascade: Cascade) -> Scores:
-        """The kept rows get their full score; the others stay, in the prefix's order, below the least of them."""
-        scores = self._predict(matrix, 0, cascade.trees)
-        order = np.argsort(-scores, kind="stable")
-        kept, rest = order[: cascade.keep], order[cascade.keep :]
-        scores[kept] += self._predict(np.ascontiguousarray(matrix[kept]), cascade.trees, self.trees - cascade.trees)
-        scores[rest] += min(0.0, float(scores[kept].min() - scores[rest[0]]) - 1.0)
+    def rescore(self, matrix: Floats, scores: Scores) -> Scores:
+        """float64[n]: the scores of rows whose scores were logged; equal to them to the bit, or something is wrong.
+
+        The logged scores say only which rows a cascade had kept.
+        """
+        if not len(matrix) or not self.cascade_trees:
+            return self.score(matrix)
+        return self._finish(matrix, self._predict(matrix, 0, self.cascade_trees), scores > -BELOW / 2)
+
+    def contributions(self, matrix: Floats) -> Scores:
+        """float64[n, features + 1]: TreeSHAP values (Lundberg et al. 2018), the model's base last; they add up to the
+        full score up to the order of summation. Not thread-safe (LightGBM issue 5482): from one thread only.
+        """
+        if not len(matrix):
+            return np.empty((0, matrix.shape[1] + 1), np.float64)
+        parts = self.booster.predict(
+            matrix, start_iteration=0, num_iteration=self.trees, pred_contrib=True, num_threads=1
+        )
+        return np.asarray(parts, np.float64)
+
+    def _finish(self, matrix: Floats, prefix: Scores, kept: NDArray[np.bool_]) -> Scores:
+        """The rest of the trees for the kept rows, always added to the prefix; the others go below, in its order."""
+        scores = np.where(kept, prefix, prefix - BELOW)
+        if kept.any():
+            first = self.cascade_trees
+            scores[kept] += self._predict(np.ascontiguousarray(matrix[kept]), first, self.trees - first)
         return scores
 
     def _predict(self, matrix: Floats, first: int, count: int) -> Scores:
         scores = self.booster.predict(matrix, start_iteration=first, num_iteration=count, raw_score=True, num_threads=1)
         return np.asarray(scores, np.float64)
+
+
+def best(scores: Scores, count: int) -> NDArray[np.bool_]:
+    """bool[n]: the greatest `count`, and all that equal the least of them.
+
+    >>> best(np.array([3.0, 1.0, 2.0, 2.0]), 2).tolist()
+    [True, False, True, True]
+    """
+    if count >= len(scores):
+        return np.ones(len(scores), np.bool_)
+    kept: NDArray[np.bool_] = scores >= np.partition(scores, len(scores) - count)[len(scores) - count]
+    return kept

@@ -7,7 +7,7 @@ give no answer: a source that fails is left out, a missing model means the sourc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -19,12 +19,15 @@ from features.store.port import StateForeign, StateLost, StoreAway
 from features.view import StateView, scene
 from recommender.query import EMPTY, Candidates, CandidateSource, Filter, Found, Query
 from recommender.ranker import Ranker
-from recommender.selection import best_first, blend, given, merge
+from recommender.reasons import Explained, Explainer
+from recommender.selection import best_first, blend, given, merge, sampled
+from recommender.shadow import Divergence, rank_correlation, top_overlap
 
 Level = Literal["full", "partial", "popular"]
 NO_VERSION = "none"
 GIVEN_SOURCE = "given"
 POPULAR_SOURCES = frozenset({"trending", "new"})
+NO_REASONS = "no reasons"  # how a cause begins that tells of answers without them
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,26 @@ class Hydrated:
 
 
 @dataclass(frozen=True, slots=True)
+class Sample:
+    """Candidates that were scored and not shown, for the record: a fair draw of them, in the order of `draws` (float64[m],
+    ascending, in [0, rate)). matrix float32[m, features], scores float64[m].
+    """
+
+    item_ids: list[str] = field(default_factory=list)
+    scores: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    matrix: Floats = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    draws: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Ranked:
-    """One answer, best first. matrix float32[k, features]: the very rows that were scored, of what is shown."""
+    """One answer, best first. matrix float32[k, features]: the very rows that were scored, of what is shown.
+
+    cascade_trees: the prefix of the cascade that scored, 0 where all trees scored all rows. explained: the reasons of
+    each shown item, None for one without; empty where none were asked for or could be given. shadow: how far the
+    shadow's answer lies from this one.
+    """
 
     query_id: str
     item_ids: list[str]
@@ -48,6 +69,10 @@ class Ranked:
     model_version: str
     features_hash: str
     matrix: Floats
+    cascade_trees: int = 0
+    sample: Sample = field(default_factory=Sample)
+    explained: Sequence[Explained | None] = ()
+    shadow: Divergence | None = None
 
 
 @dataclass(slots=True)
@@ -55,7 +80,9 @@ class Recommender:
     """The path with its parts. One per worker thread, like its view.
 
     sources: in merge order. quotas {source: share of `candidates_max`}; a source without one proposes nothing, but
-    its score is still a feature. ranker_of: the serving ranker now. cause_of: why there is none.
+    its score is still a feature. ranker_of: the serving ranker now. cause_of: why there is none. shadow_of: a second
+    ranker, which scores the same rows for comparison only. sample_rate: the share of what is not shown that goes on
+    record. reasons: how many each shown item gets.
     """
 
     view: StateView
@@ -66,17 +93,32 @@ class Recommender:
     candidates_max: int
     ranker_of: Callable[[], Ranker | None]
     cause_of: Callable[[], str | None] = lambda: "no model"
+    shadow_of: Callable[[], Ranker | None] = lambda: None
+    sample_rate: float = 0.0
+    reasons: int = 0
+    _explainer: Explainer | None = None
 
-    def recommend(self, queries: Sequence[Query]) -> list[Ranked]:
-        """One answer per query, in order, all by the same model. Raises only what the store raises."""
-        ranker = self.ranker_of()
+    def recommend(self, queries: Sequence[Query], *, extras: bool = True) -> list[Ranked]:
+        """One answer per query, in order, all by the same model. Raises only what the store raises.
+
+        Without `extras` (under load) answers come without reasons, and the shadow does not look.
+        """
+        ranker, shadow = self.ranker_of(), self.shadow_of() if extras else None
         found, failed = self.find(queries)
         pools = self.filter(queries, self.merge(queries, found))
         ready = self.hydrate(queries, pools)
-        scores = [self.score(each, ranker) for each in ready]
-        return [
+        scores = [self.score(each, ranker, shown=query.k) for query, each in zip(queries, ready, strict=True)]
+        answers = [
             self.select(query, each, score, ranker, failed)
             for query, each, score in zip(queries, ready, scores, strict=True)
+        ]
+        if self.reasons and ranker is not None:
+            answers = [self.explain(answer, ranker) if extras else _unexplained(answer, "busy") for answer in answers]
+        if shadow is None:
+            return answers
+        return [
+            replace(answer, shadow=self.compare(query, each, score, shadow))
+            for answer, query, each, score in zip(answers, queries, ready, scores, strict=True)
         ]
 
     def rows(self, queries: Sequence[Query]) -> list[Hydrated]:
@@ -129,18 +171,18 @@ class Recommender:
         ]
         return [Hydrated(pool, self.catalog.matrix(each)) for pool, each in zip(pools, scenes, strict=True)]
 
-    def score(self, ready: Hydrated, ranker: Ranker | None) -> NDArray[np.float64]:
-        """float64[n]: the ranker's scores, or the sources' own where there is none."""
+    def score(self, ready: Hydrated, ranker: Ranker | None, *, shown: int = 0) -> NDArray[np.float64]:
+        """float64[n]: the ranker's scores (of the best `shown` the full ones), or the sources' own where there is none."""
         if ranker is None:
             return blend(ready.candidates, self._shares)
-        return ranker.score(ready.matrix)
+        return ranker.score(ready.matrix, shown=shown)
 
     def select(
         self, query: Query, ready: Hydrated, scores: NDArray[np.float64], ranker: Ranker | None, failed: Sequence[str]
     ) -> Ranked:
         """The best k whose id is known, and how good an answer this is."""
         candidates = ready.candidates
-        order = best_first(scores, candidates.items, query_id=query.salt or query.query_id)
+        order = self._order(query, ready, scores)
         shown, item_ids = self._named(query, candidates, order)
         names = [source.name for source in self.sources]
         level, cause = self._level(query, candidates, ranker, failed)
@@ -154,7 +196,30 @@ class Recommender:
             model_version=ranker.version if ranker else NO_VERSION,
             features_hash=self.catalog.fingerprint,
             matrix=ready.matrix[shown],
+            cascade_trees=ranker.cascade_trees if ranker else 0,
+            sample=self._sample(query, ready, scores, np.setdiff1d(order, shown)),
         )
+
+    def explain(self, answer: Ranked, ranker: Ranker) -> Ranked:
+        """The answer with its reasons; a failure is a cause, never a lost answer. One thread only, as `contributions`."""
+        if self._explainer is None:
+            self._explainer = Explainer(self.catalog.names, self.catalog.categorical)
+        try:
+            parts = ranker.contributions(answer.matrix)
+            explained = self._explainer.explain(answer.matrix, parts, answer.scores, top=self.reasons)
+        except Exception as error:
+            return _unexplained(answer, type(error).__name__)
+        whole = replace(answer, explained=explained)
+        return whole if all(explained) else _unexplained(whole, "contributions that do not add up")
+
+    def compare(self, query: Query, ready: Hydrated, scores: NDArray[np.float64], shadow: Ranker) -> Divergence:
+        """How far the shadow's answer to the same rows lies from ours; its failure is its own."""
+        try:
+            theirs = shadow.score(ready.matrix, shown=query.k)
+            overlap = top_overlap(self._order(query, ready, scores), self._order(query, ready, theirs), k=query.k)
+            return Divergence(shadow.version, overlap, rank_correlation(scores, theirs))
+        except Exception as error:
+            return Divergence(shadow.version, failure=type(error).__name__)
 
     def _merged(self, query: Query, found: Sequence[Found]) -> Candidates:
         """Found candidates never hold the item just acted on: nobody is shown the page they are on."""
@@ -175,16 +240,33 @@ class Recommender:
         self, query: Query, candidates: Candidates, order: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], list[str]]:
         """The first k places of `order` whose item has an id, and the ids: a bare hash cannot be shown."""
-        if query.given is not None:
-            shown = order[: query.k]
-            return shown, [query.given[place] for place in shown]
         for head in (order[: query.k], order):
-            ids = self.view.ids(candidates.items[head])
+            ids = self._ids(query, candidates, head)
             known = [(place, item_id) for place, item_id in zip(head, ids, strict=True) if item_id is not None]
             if len(known) == len(head):
                 break
         known = known[: query.k]
         return np.array([place for place, _ in known], np.int64), [item_id for _, item_id in known]
+
+    def _order(self, query: Query, ready: Hydrated, scores: NDArray[np.float64]) -> NDArray[np.int64]:
+        return best_first(scores, ready.candidates.items, query_id=query.salt or query.query_id)
+
+    def _sample(self, query: Query, ready: Hydrated, scores: NDArray[np.float64], unshown: NDArray[np.int64]) -> Sample:
+        """A fair draw of what is not shown; the same one whenever the question is asked again."""
+        if not self.sample_rate:
+            return Sample()
+        drawn, draws = sampled(ready.candidates.items[unshown], rate=self.sample_rate, query_id=query.query_id)
+        places = unshown[drawn]
+        ids = self._ids(query, ready.candidates, places)
+        known = np.array([item_id is not None for item_id in ids], np.bool_)
+        places = places[known]
+        named = [item_id for item_id in ids if item_id is not None]
+        return Sample(named, scores[places], ready.matrix[places], draws[known], self.sample_rate)
+
+    def _ids(self, query: Query, candidates: Candidates, places: NDArray[np.int64]) -> Sequence[str | None]:
+        if query.given is not None:
+            return [query.given[place] for place in places]
+        return self.view.ids(candidates.items[places])
 
     def _level(
         self, query: Query, candidates: Candidates, ranker: Ranker | None, failed: Sequence[str]
@@ -199,3 +281,8 @@ class Recommender:
     @property
     def _shares(self) -> list[float]:
         return [self.quotas.get(source.name, 0.0) for source in self.sources]
+
+
+def _unexplained(answer: Ranked, why: str) -> Ranked:
+    """The answer, whose cause says that reasons are missing; its level stays: the ranking lacks nothing."""
+    return replace(answer, cause="; ".join(filter(None, (answer.cause, f"{NO_REASONS}: {why}"))))

@@ -79,6 +79,23 @@ def best_first(scores: NDArray[Any], items: Hashes, *, query_id: str) -> NDArray
     return np.lexsort((scattered(items ^ salt), -np.asarray(scores, np.float64)))
 
 
+def sampled(items: Hashes, *, rate: float, query_id: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Which items a sample of `rate` (0 to 1) takes: their places int64[m], and their draws float64[m], ascending.
+
+    An item's draw is hash(query id, item id) in [0, 1); it is taken where that lies below `rate`. So a redo takes the
+    same ones, and the first few are again a fair sample, whose rate is the draw of the first that is left out.
+
+    >>> places, draws = sampled(np.arange(5, dtype=np.uint64), rate=0.5, query_id="q")
+    >>> places.tolist(), draws.round(2).tolist()
+    ([1, 0], [0.29, 0.45])
+    """
+    salt = np.uint64(event_hash(f"sample of {query_id}"))  # not the salt of ties: it would take whom ties favour
+    draws = (scattered(items ^ salt) >> np.uint64(11)) / 2.0**53
+    order = np.argsort(draws, kind="stable")
+    places = order[: np.searchsorted(draws[order], rate)]
+    return places, draws[places]
+
+
 def scattered(keys: Hashes) -> Hashes:
     """uint64[n]: the finaliser of SplitMix64 (Steele, Lea and Flood 2014): an order that says nothing.
 

@@ -30,6 +30,7 @@ class Engine:
 
     def __init__(self, *troubles, refused=()):
         self.troubles, self.refused, self.applied, self.cause = list(troubles), refused, [], None
+        self.extras, self.shadow = [], None
 
     def apply(self, batch, *, answer_from, is_current):
         if self.troubles:
@@ -44,7 +45,8 @@ class Engine:
         refused = [(r, Refused("ts_ms", "missing")) for r in batch.records if r.offset in self.refused]
         return Applied(Reading([], refused, [], 0), asks)
 
-    def answer(self, questions, *, wall_ms):
+    def answer(self, questions, *, wall_ms, extras):
+        self.extras.append(extras)
         return [ranked(f"id-{question.ask.offset}", self.cause) for question in questions]
 
 

@@ -20,7 +20,6 @@ from recommender.candidates import SOURCES
 from recommender.filters import filters
 from recommender.recommend import Recommender
 from recommender.replay import Replayer, replay
-from recommender.served import pack, unpack
 
 NOW = 1_700_000_000_000
 DOMAIN = Domain(actions=(Action("view"), Action("buy", purchase=True, weight=5)))
@@ -34,10 +33,10 @@ class BrokenRecommender:
     def __init__(self, path, user):
         self.path, self.user, self.catalog = path, user, path.catalog
 
-    def recommend(self, queries):
+    def recommend(self, queries, *, extras):
         if any(query.user_id == self.user for query in queries):
             raise ZeroDivisionError
-        return self.path.recommend(queries)
+        return self.path.recommend(queries, extras=extras)
 
 
 @pytest.fixture
@@ -148,12 +147,3 @@ def test_a_record_that_goes_out_reads_back(engine):
     assert record.latency_ms == 9.877
     assert [item.item_id for item in record.items] == answer.item_ids
     assert record.trigger.offset == ask.offset
-
-
-def test_the_served_rows_are_the_scored_rows(engine):
-    applied = engine.apply(batch(*traffic()), **ALWAYS)
-    answer = engine.answer(applied.questions, wall_ms=NOW)[0]
-    served, rows = unpack(pack(answer, user_id="u", ts_ms=NOW, event_age_ms=7))
-    assert served.item_ids == answer.item_ids
-    assert served.event_age_ms == 7
-    assert rows.tobytes() == answer.matrix.tobytes()

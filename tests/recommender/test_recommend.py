@@ -23,11 +23,12 @@ class ByPrice:
 
     version = "v7"
     features_hash = "f"
+    cascade_trees = 0
 
     def __init__(self, names):
         self._column = names.index("price")
 
-    def score(self, matrix):
+    def score(self, matrix, *, shown=0):
         return matrix[:, self._column].astype(np.float64)
 
 
@@ -182,7 +183,7 @@ def test_an_item_whose_id_nobody_knows_is_not_shown(replayer, monkeypatch):
 
 def test_equal_questions_get_equal_answers_and_the_order_of_ties_is_the_questions_own():
     class Flat(ByPrice):
-        def score(self, matrix):
+        def score(self, matrix, *, shown=0):
             return np.zeros(len(matrix))
 
     replayer = shop()
