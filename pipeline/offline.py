@@ -18,10 +18,12 @@ from pipeline.dataset import entries, files
 from pipeline.initialise import initialise, settings_of
 from recommender.model.artefact import ModelRefused
 from recommender.model.artefact import load as load_ranker
-from recommender.model.labels import newest_questions_ms, training_rows
+from recommender.model.labels import training_rows
+from recommender.model.log_columns import read_columns
+from recommender.model.plan import Kind, plan
 from recommender.model.rows import TrainingRows
 from recommender.ranker import Ranker
-from recommender.replay import Answer, Ask, Replayer
+from recommender.replay import Answer, Replayer
 
 QUESTIONS_MAX = 20_000
 FEATURE_ANSWERS_MAX = 5_000  # a file of features: 5 000 answers of 20 rows and 300 columns are 120 MB
@@ -63,9 +65,9 @@ class Source:
             yield entry
 
     @property
-    def ask(self) -> Ask:
-        """`lists` where the folder has impressions, else `triggers`."""
-        return "lists" if IMPRESSIONS in files(self._directory) else "triggers"
+    def kind(self) -> Kind:
+        """What a ranker learns from here: `lists` where the folder has impressions, else `next`."""
+        return "lists" if IMPRESSIONS in files(self._directory) else "next"
 
     def _refuse(self, where: str, error: Refused) -> None:
         self.refused[f"{error.field}: {error.reason}"] += 1
@@ -109,8 +111,9 @@ def labelled_rows(
 
     Raises `ConfigError` for a folder that cannot be read.
     """
-    from_ms = newest_questions_ms(source, clockwork.domain, ask=source.ask, at_most=questions_max)
-    return training_rows(source, clockwork, ask=source.ask, from_ms=max(from_ms, after_ms + 1), progress=progress)
+    log = read_columns(source, clockwork.domain)
+    asked = plan(log, clockwork.domain, source.kind).after(after_ms).newest(questions_max)
+    return training_rows(source, clockwork, asked, progress=progress)
 
 
 def recommendation(answer: Answer) -> bytes:

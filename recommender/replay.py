@@ -10,14 +10,15 @@ it in the log is applied, what comes after is not (`freshness_ms` 0).
     replayer.digest(), replayer.counts()
 
     replayer = Replayer(domain)
-    rows = training_rows(records, replayer, ask="lists")          # or "triggers": the log has no impressions
+    asked = plan(read_columns(records, domain), domain, "lists")  # or "next": the log has no impressions
+    rows = training_rows(records, replayer, asked)
     train(rows, replayer.catalog, directory=models / "ranker", version="...")
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,7 +49,6 @@ from recommender.quotas import Quotas
 from recommender.ranker import Ranker
 from recommender.recommend import Hydrated, Ranked, Recommender
 
-Ask = Literal["lists", "triggers"]
 Entry = tuple[str, Record | None]
 
 QUOTAS: Mapping[str, float] = Quotas().shares

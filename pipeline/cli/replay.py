@@ -16,13 +16,13 @@ from pipeline.config import ConfigError, Settings
 from pipeline.offline import (
     FeatureFiles,
     Source,
+    labelled_rows,
     recommendation,
     replayer,
     save_training_rows,
     settings_for,
     with_model,
 )
-from recommender.model.labels import newest_questions_ms, training_rows
 from recommender.replay import Replayer, replay
 
 KINDS = ("recommendations", "features", "training")
@@ -70,16 +70,15 @@ def command(
             pass
     else:
         out.mkdir(parents=True, exist_ok=True)
-        answered = _write(source, settings, clockwork, out, kinds or ("recommendations",))
+        answered = _write(source, clockwork, out, kinds or ("recommendations",))
     seconds = time.monotonic() - begun_s
     _report(source, clockwork, answered=answered, seconds=seconds, as_json=as_json)
 
 
-def _write(source: Source, settings: Settings, clockwork: Replayer, out: Path, kinds: tuple[str, ...]) -> int:
+def _write(source: Source, clockwork: Replayer, out: Path, kinds: tuple[str, ...]) -> int:
     names = clockwork.catalog.names
     if "training" in kinds:
-        from_ms = newest_questions_ms(source, settings.domain, ask=source.ask)
-        rows = training_rows(source, clockwork, ask=source.ask, from_ms=from_ms)
+        rows = labelled_rows(source, clockwork)
         save_training_rows(out / "training.npz", rows, names)
         return len(rows)
     answered = 0

@@ -13,8 +13,7 @@ from rich.console import Console
 
 from pipeline.cli import with_settings
 from pipeline.config import ConfigError, Settings
-from pipeline.offline import Source, replayer, settings_for
-from recommender.model.labels import newest_questions_ms, training_rows
+from pipeline.offline import Source, labelled_rows, replayer, settings_for
 from recommender.model.training import NotTrainable, Trained, train
 
 QUESTIONS_MAX = 20_000
@@ -52,9 +51,8 @@ def command(
     clockwork = replayer(settings)
     place = (out or Path(settings.model.directory)) / settings.model.name
     with _status() as say:
-        from_ms = newest_questions_ms(source, settings.domain, ask=source.ask, at_most=questions)
-        rows = training_rows(
-            source, clockwork, ask=source.ask, from_ms=from_ms, progress=lambda count: say(f"{count} rows replayed")
+        rows = labelled_rows(
+            source, clockwork, questions_max=questions, progress=lambda count: say(f"{count} rows replayed")
         )
         say(f"training on {len(rows)} lists")
         try:

@@ -1,17 +1,11 @@
 import numpy as np
-import pytest
 
 from features.domain import Action, Domain
 from features.ids import hash64
 from features.schema import IMPRESSIONS, USER_ACTIONS, Impression, UserAction
-from recommender.model.labels import (
-    LEFT,
-    LOST,
-    NO_LABEL,
-    OLDER,
-    newest_questions_ms,
-    training_rows,
-)
+from recommender.model.labels import LOST, training_rows
+from recommender.model.log_columns import read_columns
+from recommender.model.plan import LEFT, plan
 from recommender.model.training import train
 from recommender.replay import Replayer
 
@@ -29,8 +23,16 @@ def act(event_id, item, action="click", *, user="u", seconds=1, impression=None,
     return USER_ACTIONS, UserAction(event_id, user, item, action, ts_ms, session_id=session, impression_id=impression)
 
 
-def lists(*log, **settings):
-    return training_rows(log, Replayer(DOMAIN), ask="lists", **settings)
+def lists(*log):
+    return training_rows(log, Replayer(DOMAIN), planned(log, DOMAIN, "lists"))
+
+
+def nexts(log, replayer=None, **settings):
+    return training_rows(log, replayer or Replayer(NEXT), planned(log, NEXT, "next"), **settings)
+
+
+def planned(log, domain, kind, **settings):
+    return plan(read_columns(log, domain), domain, kind, **settings)
 
 
 def graded(rows):
@@ -46,7 +48,7 @@ def graded(rows):
     }
 
 
-def test_an_action_that_names_its_list_labels_it_with_the_best_grade():
+def test_a_list_is_labelled_by_the_best_grade_of_its_items():
     rows = lists(
         shown("m", "a", "b"), act("1", "a", impression="m"), act("2", "a", "buy", impression="m"),
         act("3", "b", "view", impression="m"),
@@ -57,20 +59,10 @@ def test_an_action_that_names_its_list_labels_it_with_the_best_grade():
     assert rows.users.tolist() == [hash64("u")]
 
 
-def test_an_action_that_names_none_labels_the_users_newest_list_with_the_item():
-    rows = lists(
-        shown("m1", "a", "b"), shown("m2", "a", seconds=2), shown("m3", "a", user="other", seconds=3),
-        act("1", "a", seconds=4), act("2", "b", seconds=5),
-    )  # fmt: skip
-    assert graded(rows) == {"m1": {hash64("b"): 1}, "m2": {hash64("a"): 1}}
-    assert rows.dropped == {NO_LABEL: 1}
-
-
-def test_an_action_beyond_the_horizon_labels_nothing():
-    rows = lists(shown("m", "a"), act("1", "a", seconds=1801))
+def test_lists_without_a_label_are_no_questions():
+    rows = lists(shown("m", "a"), act("1", "a", "view", impression="m"))
     assert len(rows) == 0
     assert rows.matrix.shape[1] > 0
-    assert rows.dropped == {NO_LABEL: 1}
 
 
 def test_the_rows_of_a_list_are_built_before_it_counts_as_shown():
@@ -85,28 +77,18 @@ def test_a_repeated_impression_asks_once():
     assert len(rows) == 1
 
 
-def test_questions_before_the_window_are_not_asked_but_their_events_count():
+def test_questions_that_are_not_asked_still_count_as_events():
     log = [
         shown("m1", "a"),
         act("1", "a", impression="m1"),
         shown("m2", "a", seconds=5),
         act("2", "a", impression="m2", seconds=6),
     ]
-    rows = lists(*log, from_ms=START_MS + 5000)
-    assert rows.query_ids == ("m2",)
-    assert rows.matrix[0, Replayer(DOMAIN).catalog.names.index("item_click_count_total")] == 1
-
-
-def test_memory_is_bounded_by_rows_and_the_newest_stay():
-    log = []
-    for number in range(6):
-        log += [
-            shown(f"m{number}", "a", "b", seconds=number * 9),
-            act(f"e{number}", "a", impression=f"m{number}", seconds=number * 9 + 1),
-        ]
-    rows = lists(*log, rows_max=4)
-    assert rows.query_ids == ("m4", "m5")
-    assert rows.dropped == {OLDER: 4}
+    asked = planned(log, DOMAIN, "lists")
+    for part in (asked.newest(1), asked.after(START_MS)):
+        rows = training_rows(log, Replayer(DOMAIN), part)
+        assert rows.query_ids == ("m2",)
+        assert rows.matrix[0, Replayer(DOMAIN).catalog.names.index("item_click_count_total")] == 1
 
 
 def walks(users, items):
@@ -119,7 +101,7 @@ def walks(users, items):
 
 
 def test_without_impressions_the_next_item_that_the_sources_found_is_the_label():
-    rows = training_rows(walks(6, 4), Replayer(NEXT), ask="triggers")
+    rows = nexts(walks(6, 4))
     labels = graded(rows)
     assert labels["e5-0"] == {hash64("i1"): 1}
     assert labels["e5-2"] == {hash64("i3"): 1}
@@ -129,7 +111,7 @@ def test_without_impressions_the_next_item_that_the_sources_found_is_the_label()
 
 
 def test_a_next_item_that_nobody_found_is_counted_as_lost_never_injected():
-    rows = training_rows(walks(1, 4), Replayer(NEXT), ask="triggers")
+    rows = nexts(walks(1, 4))
     assert len(rows) == 0
     assert rows.dropped == {LOST: 3, LEFT: 1}
 
@@ -143,24 +125,19 @@ def test_another_session_the_same_item_and_a_negative_action_are_no_next_item():
         act("d", "i1", "view", user="me", seconds=1003, session="s2"),
         act("e", "i2", "view", user="me", seconds=1004, session="s2"),
     ]
-    labels = graded(training_rows([*before, *later], Replayer(NEXT), ask="triggers"))
+    labels = graded(nexts([*before, *later]))
     assert {query: found for query, found in labels.items() if query in "abcde"} == {"d": {hash64("i2"): 1}}
 
 
 def test_too_many_negatives_are_thinned_without_regard_to_their_rank():
-    rows = training_rows(walks(6, 8), Replayer(NEXT), ask="triggers", negatives_max=2)
+    rows = nexts(walks(6, 8), negatives_max=2)
     assert rows.groups.max() <= 3
     assert len(graded(rows)) == len(rows)
 
 
-@pytest.mark.parametrize(("at_most", "expected"), [(2, START_MS + 102_000), (100, 0)])
-def test_the_newest_questions_can_be_found_in_a_first_pass(at_most, expected):
-    assert newest_questions_ms(walks(2, 4), NEXT, ask="triggers", at_most=at_most) == expected
-
-
 def test_a_replayed_log_trains_a_ranker_that_serves(tmp_path):
     replayer = Replayer(NEXT)
-    rows = training_rows(walks(30, 6), replayer, ask="triggers")
+    rows = nexts(walks(30, 6), replayer)
     trained = train(rows, replayer.catalog, directory=tmp_path, version="v1", trees_max=10)
     assert trained.manifest.metrics["mrr"] > 0.5
     assert trained.manifest.window.queries == len(rows)
@@ -184,7 +161,9 @@ def test_the_order_in_which_lists_were_shown_changes_no_row():
             )
             chosen = act(f"e{number}", items[number % 6], user=f"u{number % 4}", seconds=number * 9 + 1)
             log += [(IMPRESSIONS, record), chosen]
-    mine, theirs = (training_rows(log, Replayer(domain), ask="lists").scattered() for log in (plain, turned))
+    mine, theirs = (
+        training_rows(log, Replayer(domain), planned(log, domain, "lists")).scattered() for log in (plain, turned)
+    )
     assert np.array_equal(mine.matrix, theirs.matrix, equal_nan=True)
     assert np.array_equal(mine.grades, theirs.grades)
     assert mine.items.tolist() == theirs.items.tolist()
