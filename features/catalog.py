@@ -23,7 +23,7 @@ from features.matrix import Feature, Relatives, matrix
 from features.scene import Floats, Scene
 from features.windows import WINDOW_NAMES
 
-RULES = 1  # grows whenever a formula changes under an unchanged name: models of the older one are refused
+RULES = 2  # grows whenever a formula changes under an unchanged name: models of the older one are refused
 MATCHES = ("affinity", "cosine", "overlap", "last_overlap")
 DISTANCES = ("less_mean_touched", "less_last_touched")
 

@@ -53,7 +53,6 @@ class ItemTable:
         self._ids: list[str | None] = []
         self._numbers = [attribute.name for attribute in domain.attributes if attribute.kind == "number"]
         self.pools = {attribute.name: ValuePool() for attribute in domain.attributes if attribute.kind != "number"}
-        self.documents = 0  # cached records: what document frequencies are shares of
         self._hashes = np.empty(0, np.uint64)
         self._last_asked = np.empty(0, np.int64)
         self._rings_read = np.empty((0, 2), np.int64)  # tick and wall time of the last read
@@ -111,7 +110,6 @@ class ItemTable:
         """float32[n, columns]: all events ever, whatever the retention; as old as records may be."""
         rows = self._placed(hashes)
         self._read_rings(self._stale(rows, self._rings_read, self._freshness_ms * SLOW_AGE_TIMES, tick), tick)
-        self._refresh_records(rows, tick)  # asked for, so they count as documents
         undecoded = rows[self._minute[rows] == NEVER]
         if len(undecoded):
             self._decode_rings(undecoded, self._minute_last)
@@ -184,7 +182,6 @@ class ItemTable:
         self._minute[stale] = self._minute_last = minute
 
     def _decode_record(self, row: int, blob: bytes) -> None:
-        self.documents += bool(blob) - bool(self._records[row])
         self._records[row] = blob
         attributes: ItemAttributes = {}
         self._known[row], self._available[row], self._first_ts_ms[row] = bool(blob), True, 0

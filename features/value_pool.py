@@ -1,7 +1,7 @@
 """The values of one category or set attribute over the cached items: codes, sparse rows, document frequencies.
 
 A value's code is the order in which this process met it: codes never leave the process, and no figure depends on
-them. A vocabulary stops growing at 2^20 values; later ones are left out of their items' sets.
+them. Frequencies are of the documents that `count` is told of, not of the rows. A vocabulary stops growing at 2^20 values; later ones are left out of their items' sets.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ValuePool:
         self._size = np.zeros(0, np.int64)
         self._frequencies = np.zeros(room, np.int64)
         self._idf: Floats | None = None
-        self._idf_documents = -1
+        self._idf_documents = 0
 
     def grow(self, rows: int) -> None:
         """Makes room for `rows` rows."""
@@ -39,15 +39,17 @@ class ValuePool:
 
     def put(self, row: int, values: Sequence[str]) -> None:
         """Replaces the values of a row; they are distinct."""
-        held = self._codes[self._start[row] : self._start[row] + self._size[row]]
-        self._frequencies[held] -= 1
         codes = [code for value in values if (code := self._code(value)) >= 0]
         if self._used + len(codes) > len(self._codes):
             self._close_holes(len(codes))
         self._codes[self._used : self._used + len(codes)] = codes
         self._start[row], self._size[row] = self._used, len(codes)
         self._used += len(codes)
-        self._frequencies[codes] += 1
+
+    def count(self, values: Sequence[str], *, documents: int) -> None:
+        """Adds (1) or takes away (-1) a document with these values; they are distinct."""
+        codes = [code for value in values if (code := self._code(value)) >= 0]
+        self._frequencies[codes] += documents
         self._idf = None
 
     def column(self, rows: NDArray[np.intp]) -> SetColumn:
@@ -59,11 +61,12 @@ class ValuePool:
         return SetColumn(start, self._codes.take(at))
 
     def idf(self, *, documents: int) -> Floats:
-        """float32[codes]: inverse document frequencies over `documents` cached records."""
+        """float32[codes]: inverse document frequencies, where `documents` were counted in all."""
         if self._idf is None or self._idf_documents != documents:
-            frequencies = self._frequencies[: len(self.values)]
-            self._idf, self._idf_documents = inverse_document_frequency(frequencies, documents=documents), documents
-        return self._idf
+            # of all the room: what is met later has the value of one that no document has
+            self._idf = inverse_document_frequency(self._frequencies, documents=documents)
+            self._idf_documents = documents
+        return self._idf[: len(self.values)]
 
     def _code(self, value: str) -> int:
         code = self._code_of.get(value, -1)
@@ -72,6 +75,7 @@ class ValuePool:
             self.values.append(value)
             if code >= len(self._frequencies):
                 self._frequencies = np.concatenate([self._frequencies, np.zeros_like(self._frequencies)])
+                self._idf = None
         return code
 
     def _close_holes(self, more: int) -> None:

@@ -1,12 +1,12 @@
 """The read side of the state: everything that sources, filters and features may ask, cached in the process.
 
 A micro-batch begins with `advance`; within it every key is read at most once. Item rings, lists and the world's ring
-are as old as `freshness_ms` at most (what changes by the day: records, an item's count of all time, the lists of an
-attribute's value: ten times that), users' logs are read whenever asked. With freshness 0 everything is read again in
-each micro-batch: replay, training and lock-step runs see exactly the state of the moment.
+are as old as `freshness_ms` at most (what changes by the day: records, document frequencies, an item's count of all
+time, the lists of an attribute's value: ten times that), users' logs are read whenever asked. With freshness 0
+everything is read again in each micro-batch: replay, training and lock-step runs see exactly the state of the moment.
 
-Document frequencies are taken over the records in this cache: the items that were candidates of this process so far,
-at most 65 536. They depend on the questions asked, in order, and on nothing else, so two runs over one log agree.
+No figure depends on what was asked before: with freshness 0 two views of one state answer equal questions with equal
+bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from features import decay, neighbours, rates, user_log
 from features.distinct import distinct
+from features.document_sample import DocumentSample
 from features.domain import Domain
 from features.fresh import FreshCache, Tick
 from features.history import past
@@ -51,6 +52,7 @@ class StateView:
         self._store = store
         self._tick = Tick(0, 0)
         self._items = ItemTable(store, domain, columns=len(layout.columns), freshness_ms=freshness_ms)
+        self._sample = DocumentSample(store, self._items.pools, freshness_ms=freshness_ms * SLOW_AGE_TIMES)
         self._world = FreshCache[str, Rings](size_max=1, freshness_ms=freshness_ms)
         self._world_columns: tuple[Rings, int, ItemColumns] | None = None
         self._tops = FreshCache[tuple[str, int], Top](size_max=TOPS_MAX, freshness_ms=freshness_ms)
@@ -160,7 +162,7 @@ class StateView:
 
     def idf(self, attribute: str) -> Floats:
         """float32[codes]: inverse document frequencies of the values of a category or set attribute."""
-        return self._items.pools[attribute].idf(documents=self._items.documents)
+        return self._sample.idf(attribute, tick=self._tick)
 
     def values(self, attribute: str) -> Sequence[str]:
         """The texts behind the codes of a `SetColumn`."""

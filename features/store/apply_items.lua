@@ -335,6 +335,7 @@ local function put_record(key, name, at, stop)
     winner = sub(winner, 1, 8) .. pack('>I8', first) .. sub(winner, 17)
   end
   if winner ~= old then call('SET', key, winner) end
+  rank('sample', 64, name, tonumber(sub(name, 1, 12), 16))
   local first, flags = unpack_at('>I8B', winner, 9)
   if flags % 4 >= 2 then
     rank('new', 256, name, false)

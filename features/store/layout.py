@@ -6,7 +6,8 @@ shard's share of the 16 384 slots: shards spread evenly over any number of nodes
 
 `{0}:<app>:meta` (outside the shards: its place does not depend on their number) holds `format`, `shards`, the serving
 `generation`, and for each generation g: `columns:g`, `action:g:<code>`, `log:g:<topic>`, `start:g:<topic>:<partition>`.
-An action keeps its code for ever and a new one takes the next free code, since user logs hold codes.
+An action keeps its code for ever and a new one takes the next free code, since user logs hold codes. Format 2 is the
+first whose shards keep a sample of their items (`sample_score`).
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from features.domain import Domain
 from features.ids import hash64
 from features.store.port import ANEW, Layout, Part, Phase, StateForeign
 
-FORMAT = "1"
+FORMAT = "2"
 SLOTS = 16_384
 CODES_MAX = 255
 DAY_MS = 86_400_000
 TOP_MAX = 512  # per shard
 NEW_MAX = 256
 VALUE_LIST_MAX = 32
+SAMPLE_MAX = 64
 
 _APP = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -85,8 +87,19 @@ def mark_field(phase: Phase, part: Part) -> str:
 
 
 def top_key(name: str) -> str:
-    """The key, within a shard, of a bounded list: `top`, `new`, or `a:<attribute>:<value>` by its hash."""
-    return name if name in ("top", "new") else f"a:{hash64(name):016x}"
+    """The key, within a shard, of a bounded list: `top`, `new`, `sample`, or `a:<attribute>:<value>` by its hash."""
+    return name if name in ("top", "new", "sample") else f"a:{hash64(name):016x}"
+
+
+def sample_score(item: int) -> float:
+    """Where an item stands in its shard's sample, greatest first: the upper 48 bits of its hash, exact as a double.
+
+    Hashes are uniform, so the greatest of those that have a record are a sample of them, the same in any order.
+
+    >>> sample_score(2**64 - 1) == 2**48 - 1
+    True
+    """
+    return float(item >> 16)
 
 
 def ttl_s(retention_ms: int) -> int:
@@ -101,7 +114,9 @@ def weights(domain: Domain) -> tuple[float, ...]:
 
 def check_meta(meta: Mapping[str, str], *, shards: int, generation: int, columns: tuple[str, ...]) -> None:
     """Raises `StateForeign` naming what the state was built with and what the configuration wants."""
-    wanted = {"format": FORMAT, "shards": str(shards), f"columns:{generation}": columns_text(columns)}
+    if meta.get("format", FORMAT) != FORMAT:
+        raise StateForeign(f"the state has format {meta['format']}, this version of Headrace keeps {FORMAT}: {ANEW}")
+    wanted = {"shards": str(shards), f"columns:{generation}": columns_text(columns)}
     for field, value in wanted.items():
         if meta.get(field, value) != value:
             raise StateForeign(
@@ -113,8 +128,8 @@ def check_meta(meta: Mapping[str, str], *, shards: int, generation: int, columns
 def fixed_by(meta: Mapping[str, str], generation: int) -> dict[str, str]:
     """The fields of a settled `meta` that what this process writes rests on: format, shards, columns, codes.
 
-    >>> fixed_by({"format": "1", "columns:1": "[]", "action:1:1": "view", "action:2:1": "buy", "start:1:t:0": "7"}, 1)
-    {'format': '1', 'columns:1': '[]', 'action:1:1': 'view'}
+    >>> fixed_by({"format": "2", "columns:1": "[]", "action:1:1": "view", "action:2:1": "buy", "start:1:t:0": "7"}, 1)
+    {'format': '2', 'columns:1': '[]', 'action:1:1': 'view'}
     """
     heads = (f"columns:{generation}", f"action:{generation}:")
     return {name: value for name, value in meta.items() if name in ("format", "shards") or name.startswith(heads)}
@@ -123,7 +138,7 @@ def fixed_by(meta: Mapping[str, str], generation: int) -> dict[str, str]:
 def lost_fields(settled: Mapping[str, str], meta: Mapping[str, str]) -> dict[str, str]:
     """What of `settled` is missing in `meta`. Raises `StateForeign` where `meta` has something else.
 
-    >>> lost_fields({"format": "1", "action:1:1": "view"}, {"format": "1", "start:1:t:0": "7"})
+    >>> lost_fields({"format": "2", "action:1:1": "view"}, {"format": "2", "start:1:t:0": "7"})
     {'action:1:1': 'view'}
     """
     for field, value in settled.items():

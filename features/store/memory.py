@@ -38,6 +38,7 @@ class Shard:
     records: dict[str, bytes] = field(default_factory=dict)
     tops: dict[str, dict[int, float]] = field(default_factory=dict)
     heads: dict[str, Head] = field(default_factory=dict)  # of the tops that nothing was written to since the last read
+    sampled: list[bytes] | None = None  # the sampled items' records, until a record is put
     world: bytearray = field(default_factory=bytearray)
 
 
@@ -126,6 +127,8 @@ class MemoryStore:
             return Reply(applied=False, mark=mark)
         for op in call.ops:
             self._apply(shard, op)
+        if len(shard.tops.get("new", ())) > names.NEW_MAX:  # at once: what leaves the list must not come back
+            _trim(shard, "new", names.NEW_MAX)
         shard.marks[name] = call.last
         return Reply(applied=True, mark=call.last)
 
@@ -195,6 +198,9 @@ class MemoryStore:
     def read_records(self, items: Sequence[int]) -> list[bytes]:
         return [self._of(item).records.get(f"{int(item):016x}", b"") for item in items]
 
+    def read_sample(self) -> list[bytes]:
+        return [record for shard in self._shards for record in _sampled(shard)]
+
     def read_co_visited(self, items: Sequence[int]) -> list[bytes]:
         return [bytes(self._of(item).co_visited.get(f"{int(item):016x}", b"")) for item in items]
 
@@ -237,11 +243,22 @@ class MemoryStore:
 def _put_record(shard: Shard, op: ItemOp) -> None:
     blob = shard.records[op.key] = item_record.merged(shard.records.get(op.key, b""), op.body)
     _, first_ts_ms, flags, _ = item_record.HEAD.unpack_from(blob)
+    item = int(op.key, 16)
+    _rank(shard, "sample", item, names.sample_score(item), names.SAMPLE_MAX)
+    shard.sampled = None
     if flags & item_record.GONE:
-        shard.tops.get("new", {}).pop(int(op.key, 16), None)
+        shard.tops.get("new", {}).pop(item, None)
         shard.heads.pop("new", None)
     elif first_ts_ms:
-        _rank(shard, "new", int(op.key, 16), float(first_ts_ms), names.NEW_MAX)
+        _set(shard, "new", item, float(first_ts_ms))
+
+
+def _sampled(shard: Shard) -> list[bytes]:
+    """The records of a shard's sample, kept until one is put: a replay asks after every event."""
+    if shard.sampled is None:
+        items, _ = _head(shard, "sample", names.SAMPLE_MAX)
+        shard.sampled = [shard.records[f"{item:016x}"] for item in items.tolist()]
+    return shard.sampled
 
 
 def _most(name: str) -> int:
@@ -250,12 +267,19 @@ def _most(name: str) -> int:
 
 def _rank(shard: Shard, key: str, item: int, score: float, most: int) -> None:
     """Sets a score and, now and then, forgets what is not among the best `most`. Reads look at these only."""
-    scores = shard.tops.setdefault(key, {})
-    scores[item] = score
+    _set(shard, key, item, score)
+    if len(shard.tops[key]) > 2 * most:
+        _trim(shard, key, most)
+
+
+def _set(shard: Shard, key: str, item: int, score: float) -> None:
+    shard.tops.setdefault(key, {})[item] = score
     shard.heads.pop(key, None)
-    if len(scores) > 2 * most:
-        items, values = _head(shard, key, most)
-        shard.tops[key] = dict(zip(items.tolist(), values.tolist(), strict=True))
+
+
+def _trim(shard: Shard, key: str, most: int) -> None:
+    items, values = _head(shard, key, most)
+    shard.tops[key] = dict(zip(items.tolist(), values.tolist(), strict=True))
 
 
 def _head(shard: Shard, key: str, most: int) -> Head:

@@ -256,6 +256,17 @@ class RedisStore:
     def read_records(self, items: Sequence[int]) -> list[bytes]:
         return self._read("r", items)
 
+    def read_sample(self) -> list[bytes]:
+        listed = self._pipeline([("ZRANGE", f"{prefix}sample", 0, -1) for prefix in self._prefixes])
+        records = self._mget(
+            [
+                f"{prefix}r:{item.decode()}"
+                for prefix, items in zip(self._prefixes, listed, strict=True)
+                for item in items
+            ]
+        )
+        return [record for record in records if record]
+
     def read_co_visited(self, items: Sequence[int]) -> list[bytes]:
         return self._read("v", items)
 

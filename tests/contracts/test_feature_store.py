@@ -257,6 +257,45 @@ def test_the_winning_item_record_stays_and_new_items_are_listed(store):
     assert len(store.scan("r")) == 3
 
 
+def catalogued(store, entries, *, batch):
+    """Catalogue entries put into the store, `batch` a call."""
+    begin = int(store.marks("i", PART).max()) + 1
+    for first in range(0, len(entries), batch):
+        facts = list(enumerate(entries[first : first + batch], start=begin + first))
+        for shard, ops in enumerate(record_ops(facts, [9] * SHARDS)):
+            mark = int(store.marks("i", PART)[shard])
+            store.commit_items(PART, [ItemCall(shard, mark, facts[-1][0], ops)])
+
+
+@pytest.mark.parametrize("batch", [1, 50, 1000])
+def test_the_sample_is_of_the_greatest_hashes_whatever_the_order_and_has_the_winning_records(store, batch):
+    names = [f"i{number}" for number in range(400)]
+    entries = [Item(name, 5, attributes={"genre": [name]}) for name in names]
+    entries += [Item(name, 9, attributes={"genre": ["later"]}) for name in names[::3]]
+    entries += [Gone(name, 99) for name in names[::7]]
+    random.Random(4).shuffle(entries)
+    catalogued(store, entries, batch=batch)
+    wanted = set()
+    for shard in range(SHARDS):
+        mine = sorted((hash64(name) for name in names if hash64(name) % SHARDS == shard), reverse=True)
+        wanted.update(store.read_records(mine[:64]))
+    sample = store.read_sample()
+    assert len(sample) == 64 * SHARDS
+    assert set(sample) == wanted
+
+
+def test_an_empty_store_has_an_empty_sample(store):
+    assert store.read_sample() == []
+
+
+@pytest.mark.parametrize("batch", [1, 7, 3000])
+def test_an_item_that_left_the_new_ones_does_not_come_back_when_another_is_gone(store, batch):
+    names = [f"i{number}" for number in range(2000) if hash64(f"i{number}") % SHARDS == 0][:300]
+    catalogued(store, [Item(name, 1000 + at) for at, name in enumerate(names)], batch=batch)
+    catalogued(store, [Gone(names[-1], 10**6)], batch=batch)
+    assert store.read_top("new", 300)[0].tolist() == [hash64(name) for name in reversed(names[-256:-1])]
+
+
 def test_meta_keeps_columns_and_codes(store):
     codes = store.open(DOMAIN).action_codes
     assert codes == {"view": 1, "cart": 2, "hide": 3}

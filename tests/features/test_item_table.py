@@ -87,7 +87,6 @@ def test_a_record_becomes_columns_and_a_newer_one_replaces_them():
     assert record.available.tolist() == [True, True]
     assert record.sets["genres"].start.tolist() == [0, 2, 2]
     assert [items.pools["genres"].values[code] for code in record.sets["genres"].codes] == ["x", "y"]
-    assert items.documents == 1
     shelf.records[hash64("a")] = merged(shelf.records[hash64("a")], pack_gone("a", ts_ms=9))
     record = items.records(items.rows(hashes("a"), tick=Tick(2, 0), counts=False))
     assert not record.available[0]
@@ -105,7 +104,6 @@ def test_the_items_asked_longest_ago_make_room_and_come_back_whole():
     for number, name in enumerate(names):
         assert views(items, hashes("i0", name), tick=Tick(number, 0)) == [1, number + 1]
     assert shelf.reads.count(hash64("i0")) == 1
-    assert items.documents <= 8
     rows = items.rows(hashes("i3", "i0"), tick=Tick(99, 0))
     assert items.ids(rows) == ["i3", "i0"]
     record = items.records(rows)

@@ -12,7 +12,7 @@ PUTS = st.lists(
 
 
 @given(PUTS, st.integers(1, 3))
-def test_rows_and_frequencies_are_those_of_the_last_puts(puts, room):
+def test_rows_are_those_of_the_last_puts(puts, room):
     pool = ValuePool(room=room)
     pool.grow(ROWS)
     held = {row: [] for row in range(ROWS)}
@@ -23,5 +23,19 @@ def test_rows_and_frequencies_are_those_of_the_last_puts(puts, room):
     for place, row in enumerate(reversed(range(ROWS))):
         codes = column.codes[column.start[place] : column.start[place + 1]]
         assert [pool.values[code] for code in codes] == held[row]
-    frequencies = np.array([sum(value in values for values in held.values()) for value in pool.values], np.int64)
+
+
+@given(PUTS, PUTS, st.integers(1, 3))
+def test_frequencies_are_of_the_documents_counted_and_rows_do_not_matter(puts, documents, room):
+    pool = ValuePool(room=room)
+    pool.grow(ROWS)
+    for (row, values), (_, counted) in zip(puts, documents, strict=False):
+        pool.put(row, values)
+        pool.count(counted, documents=1)
+        pool.idf(documents=9)
+    taken = list(zip(puts, documents, strict=False))
+    for _, (_, counted) in taken[::2]:
+        pool.count(counted, documents=-1)
+    left = [counted for _, (_, counted) in taken[1::2]]
+    frequencies = np.array([sum(value in counted for counted in left) for value in pool.values], np.int64)
     np.testing.assert_array_equal(pool.idf(documents=9), inverse_document_frequency(frequencies, documents=9))
