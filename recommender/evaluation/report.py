@@ -52,7 +52,7 @@ def report(
     judged: Sequence[Judged],
     *,
     users: Hashes,
-    catalogue: int,
+    catalogue: Hashes,
     popularity: tuple[Hashes, NDArray[np.int64]],
     seed: int,
     facts: Mapping[str, Fact],
@@ -60,10 +60,12 @@ def report(
 ) -> Report:
     """The report on systems that answered the same Q queries of users uint64[Q]; all have the first one's metrics.
 
-    catalogue: how many items could have been shown. popularity: distinct items with their training events. All
-    intervals see the same `resamples` draws of users by `seed`. ValueError where a system's values are not Q long.
+    catalogue: the items that could have been shown; what a system showed beside them counts too. popularity: distinct
+    items with their training events. All intervals see the same `resamples` draws of users by `seed`. ValueError where
+    a system's values are not Q long.
     """
     names = list(judged[0].values)
+    items = len(np.unique(np.concatenate([catalogue, *(each for system in judged for each in system.shown)])))
     for system in judged:
         if any(len(system.values[name]) != len(users) for name in names):
             raise ValueError(f"{system.name} has another number of queries than there are users: {len(users)}")
@@ -83,9 +85,9 @@ def report(
                 name=system.name,
                 metrics=own,
                 differences=lead,
-                coverage=coverage(system.shown, catalogue=catalogue),
-                novelty_bits=novelty_bits(system.shown, items=popularity[0], counts=popularity[1], catalogue=catalogue),
-                exposure_gini=exposure_gini(system.shown, catalogue=catalogue),
+                coverage=coverage(system.shown, catalogue=items),
+                novelty_bits=novelty_bits(system.shown, items=popularity[0], counts=popularity[1], catalogue=items),
+                exposure_gini=exposure_gini(system.shown, catalogue=items),
             )
             for system, own, lead in zip(judged, metrics, differences, strict=True)
         ],
