@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.domain import Domain
-from recommender.model.log_columns import ActionColumns, Ints, ListColumns, LogColumns
+from recommender.model.log_columns import ActionColumns, Ints, ListColumns
 
 Columns = dict[str, NDArray[Any]]
 
@@ -92,25 +92,32 @@ class Labels(NamedTuple):
     dropped: Mapping[str, int]
 
 
-def labels(log: LogColumns, domain: Domain, *, closed_at_ms: int | None = None, shown_ms: Ints | None = None) -> Labels:
-    """The labels of a log's lists.
+def labels(
+    lists: ListColumns,
+    actions: ActionColumns,
+    domain: Domain,
+    *,
+    closed_at_ms: int | None = None,
+    shown_ms: Ints | None = None,
+) -> Labels:
+    """The labels of a log's lists. `at` is the order in the log of lists and actions alike.
 
     closed_at_ms: up to which event time the log is known; None: it is complete, nothing waits, and an action that names
     its list labels it however late. shown_ms int64[m]: from when each list's horizon runs; default: its ts_ms.
     """
     kinds = _kinds(domain)
     horizon_max_ms = int(kinds["horizon_ms"].max(initial=0, where=kinds["grade"] > 0))
-    by_impression = bool((log.actions.impression[kinds["grade"][log.actions.kind] > 0] != 0).any())
+    by_impression = bool((actions.impression[kinds["grade"][actions.kind] > 0] != 0).any())
     if closed_at_ms is None and by_impression:
         kinds["horizon_ms"][:] = NEVER_MS
     bounds = {
         "horizon_max_ms": horizon_max_ms,
         "closed_at_ms": NEVER_MS if closed_at_ms is None else closed_at_ms,
     }
-    with _connection() as tables:
-        tables.register("lists", _lists(log.lists, shown_ms))
-        tables.register("places", _places(log.lists))
-        tables.register("actions", _actions(log.actions))
+    with database() as tables:
+        tables.register("lists", _lists(lists, shown_ms))
+        tables.register("places", _places(lists))
+        tables.register("actions", _actions(actions))
         tables.register("kinds", kinds)
         tables.execute(KEPT)
         tables.execute(BY_IMPRESSION if by_impression else BY_USER_AND_ITEM)
@@ -122,7 +129,7 @@ def labels(log: LogColumns, domain: Domain, *, closed_at_ms: int | None = None, 
     return Labels(found["query"], found["place"], found["grade"], dropped)
 
 
-def _connection() -> duckdb.DuckDBPyConnection:
+def database() -> duckdb.DuckDBPyConnection:
     """A database of its own in memory; it writes no file, reads none, and fetches no extension."""
     tables = duckdb.connect(":memory:", config={"threads": THREADS, "memory_limit": MEMORY})
     tables.execute("SET temp_directory = ''; SET enable_external_access = false")

@@ -104,7 +104,7 @@ def positive(actions: ActionColumns, domain: Domain, without: Hashes | None) -> 
 
 def _lists(log: LogColumns, domain: Domain) -> Plan:
     """By the ids that actions carry, else by user and item within the action's horizon (`recommender.model.join`)."""
-    found = labels(log, domain)
+    found = labels(log.lists, log.actions, domain)
     lists = log.lists
     start = np.concatenate([[0], np.cumsum(lists.sizes)])
     order = np.lexsort((found.place, found.query))

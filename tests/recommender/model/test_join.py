@@ -43,7 +43,8 @@ def log(*records) -> LogColumns:
 
 def found(*records, **bounds):
     """{(list, place): grade} and what was dropped."""
-    query, place, grade, dropped = labels(log(*records), DOMAIN, **bounds)
+    columns = log(*records)
+    query, place, grade, dropped = labels(columns.lists, columns.actions, DOMAIN, **bounds)
     ordered = list(zip(query.tolist(), place.tolist(), strict=True))
     assert all(before < after for before, after in pairwise(ordered))
     return dict(zip(ordered, grade.tolist(), strict=True)), dict(dropped)
@@ -224,7 +225,7 @@ logs = st.one_of(
 
 
 @given(logs, st.one_of(st.none(), times))
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_labels_are_those_of_the_rules_read_plainly(records, closed_at_ms):
     assert found(*records, closed_at_ms=closed_at_ms) == expected(records, closed_at_ms=closed_at_ms)
 
@@ -237,4 +238,4 @@ def test_a_known_log_has_its_known_labels(name, lists, labelled):
     chosen = settings_for(DATA / name, Settings())
     columns = read_columns(Source(DATA / name, chosen), chosen.domain)
     assert len(columns.lists) == lists
-    assert len(np.unique(labels(columns, chosen.domain).query)) == labelled
+    assert len(np.unique(labels(columns.lists, columns.actions, chosen.domain).query)) == labelled
