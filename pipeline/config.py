@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from features.domain import Action, Attribute, Context, Domain
+from recommender.model.training_settings import TrainingSettings
 from recommender.quotas import Quotas
 
 FILTERS = ("available", "bought", "negative", "blocked")
@@ -126,6 +127,7 @@ class Settings(Section, frozen=True, forbid_unknown_fields=True):
     redis: Redis = Redis()
     recommend: Recommend = Recommend()
     model: Model = Model()
+    training: TrainingSettings = TrainingSettings()
     worker: Worker = Worker()
     actions: tuple[Action, ...] = ()
     attributes: tuple[Attribute, ...] = ()
@@ -207,6 +209,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 _RESERVED = {"HEADRACE_CONFIG", "HEADRACE_DATA", *SECRETS.values()}
 _LISTS = ("filters", "blocked_items")
+_TABLES = ("quotas", "monotone")
 
 
 def _override(tree: dict[str, Any], variable: str, value: str) -> None:
@@ -214,11 +217,12 @@ def _override(tree: dict[str, Any], variable: str, value: str) -> None:
     if not variable.startswith("HEADRACE_") or variable in _RESERVED or variable.startswith("HEADRACE_TEST_"):
         return
     section, _, key = variable.removeprefix("HEADRACE_").lower().partition("_")
-    kinds: dict[str, type[Section]] = {
+    kinds: dict[str, type[msgspec.Struct]] = {
         "kafka": Kafka,
         "redis": Redis,
         "recommend": Recommend,
         "model": Model,
+        "training": TrainingSettings,
         "worker": Worker,
     }
     if section not in kinds or key not in kinds[section].__struct_fields__:
@@ -229,10 +233,10 @@ def _override(tree: dict[str, Any], variable: str, value: str) -> None:
 
 
 def _parsed(variable: str, key: str, value: str) -> Any:
-    """A list as JSON or with commas, the quotas as JSON; others as they are, to be converted by their type."""
+    """A list as JSON or with commas, a table as JSON; others as they are, to be converted by their type."""
     if key in _LISTS and not value.lstrip().startswith("["):
         return [part.strip() for part in value.split(",") if part.strip()]
-    if key not in (*_LISTS, "quotas"):
+    if key not in (*_LISTS, *_TABLES):
         return value
     try:
         return msgspec.json.decode(value)

@@ -105,15 +105,16 @@ def labelled_rows(
     *,
     questions_max: int = QUESTIONS_MAX,
     after_ms: int = 0,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> TrainingRows:
     """The newest `questions_max` labelled questions of a folder, of event time above `after_ms`; all of it is replayed.
 
-    Raises `ConfigError` for a folder that cannot be read.
+    progress(records replayed, of how many). Raises `ConfigError` for a folder that cannot be read.
     """
     log = read_columns(source, clockwork.domain)
     asked = plan(log, clockwork.domain, source.kind).after(after_ms).newest(questions_max)
-    return training_rows(source, clockwork, asked, progress=progress)
+    heard = None if progress is None else lambda count: progress(count, log.records)
+    return training_rows(source, clockwork, asked, progress=heard)
 
 
 def recommendation(answer: Answer) -> bytes:

@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
-import orjson
-from rich.console import Console
+import msgspec
 
 from pipeline.cli import with_settings
+from pipeline.cli.progress import bar
 from pipeline.config import ConfigError, Settings
-from pipeline.offline import Source, labelled_rows, replayer, settings_for
-from recommender.model.training import NotTrainable, Trained, train
+from pipeline.offline import QUESTIONS_MAX, Source, labelled_rows, replayer, settings_for
+from pipeline.training_report import readable, training_report
+from recommender.model.artefact import ModelRefused, read_manifest
+from recommender.model.parameters import NotTrainable
+from recommender.model.training import train
+from recommender.model.training_settings import TrainingSettings
 
-QUESTIONS_MAX = 20_000
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that go over the section [training]; absent: as configured."""
+    for option in (
+        click.option("--threads", type=int, help="Does not change the model."),
+        click.option("--seed", type=int, help="Same rows and same seed: same bytes."),
+        click.option("--position-bias/--no-position-bias", default=None, help="Learn away what the place shown does."),
+        click.option(
+            "--monotone", multiple=True, metavar="PATTERN=1|-1", help="Columns that only raise (lower) a score."
+        ),
+        click.option("--search", type=int, help="Other settings to try on the newest lists; 0: none."),
+        click.option("--learning-rate", type=float, help="Where the search begins."),
+        click.option("--leaves", type=int, help="Of a tree, where the search begins."),
+        click.option("--trees", "trees_max", type=int, help="At most so many."),
+    ):
+        function = option(function)
+    return function
 
 
 @click.command("train")
-@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="The registry; default: model.directory.")
+@click.argument("directory", type=FOLDER)
+@click.option("--out", type=FOLDER, help="The registry; default: model.directory.")
 @click.option("--version", "version", help="The version's name; they sort by time. Default: the time in UTC.")
-@click.option("--trees", type=click.IntRange(1, 2000), default=200, show_default=True, help="At most so many.")
+@click.option("--init", help="A version to grow on by the lists that are newer than its own.")
 @click.option(
     "--questions", type=click.IntRange(min=20), default=QUESTIONS_MAX, show_default=True, help="Newest lists to learn."
 )
-@click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="The summary as one JSON object.")
+@training_options
+@click.option("--json", "as_json", is_flag=True, help="All of it as one JSON object.")
 @with_settings
 def command(
     *,
@@ -36,10 +58,10 @@ def command(
     directory: Path,
     out: Path | None,
     version: str | None,
-    trees: int,
+    init: str | None,
     questions: int,
-    threads: int,
     as_json: bool,
+    **chosen: Any,
 ) -> None:
     """Train a ranker from a replay of the data set folder DIR and put it into the registry.
 
@@ -47,52 +69,49 @@ def command(
     each trigger. Without --config the folder's own worker.toml holds, else what `init` would write for it.
     """
     settings = settings_for(directory, settings)
-    source = Source(directory, settings)
-    clockwork = replayer(settings)
+    training = training_of(settings.training, **chosen)
+    source, clockwork = Source(directory, settings), replayer(settings)
     place = (out or Path(settings.model.directory)) / settings.model.name
-    with _status() as say:
-        rows = labelled_rows(
-            source, clockwork, questions_max=questions, progress=lambda count: say(f"{count} rows replayed")
-        )
-        say(f"training on {len(rows)} lists")
-        try:
+    try:
+        after_ms = read_manifest(place / init).window.last_ts_ms if init else 0
+        with bar() as say:
+            rows = labelled_rows(
+                source,
+                clockwork,
+                questions_max=questions,
+                after_ms=after_ms,
+                progress=lambda count, total: say(f"{count} of {total} records replayed", count / total),
+            )
             trained = train(
                 rows,
                 clockwork.catalog,
                 directory=place,
                 version=version or datetime.now(UTC).strftime("%Y%m%dT%H%M%S"),
-                trees_max=trees,
-                num_threads=threads,
-                progress=lambda turn, ndcg: say(f"tree {turn}: NDCG@10 {ndcg:.4f}"),
+                settings=training,
+                init=init,
+                progress=lambda turn: say(str(turn), turn.share),
             )
-        except NotTrainable as error:
-            raise ConfigError(f"{directory}: {error}") from None
-    _report(trained, as_json=as_json)
+    except NotTrainable as error:
+        raise ConfigError(f"{directory}: {error}") from None
+    except ModelRefused as error:
+        raise ConfigError(f"--init {init}: {error.reason}") from None
+    report = training_report(trained, rows, records=source.rows, refused=source.refused)
+    click.echo(msgspec.json.encode(report).decode() if as_json else readable(report))
 
 
-@contextmanager
-def _status() -> Iterator[Callable[[str], None]]:
-    """A status line on stderr, nothing where that is no terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda _: None
-        return
-    with console.status("replaying") as status:
-        yield status.update
+def training_of(training: TrainingSettings, *, monotone: tuple[str, ...] = (), **chosen: Any) -> TrainingSettings:
+    """`training` under what was chosen on the command line (None: not). Raises `ConfigError` naming the option."""
+    tree = {**msgspec.to_builtins(training), **{key: value for key, value in chosen.items() if value is not None}}
+    if monotone:
+        tree["monotone"] = dict(_constraint(text) for text in monotone)
+    try:
+        return msgspec.convert(tree, TrainingSettings)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"training: {error}") from None
 
 
-def _report(trained: Trained, *, as_json: bool) -> None:
-    manifest = trained.manifest
-    if as_json:
-        found = {
-            "path": str(trained.path),
-            "version": manifest.version,
-            "trees": manifest.num_trees,
-            "features": len(manifest.feature_names),
-            "lists": manifest.window.queries,
-            "metrics": manifest.metrics,
-        }
-        click.echo(orjson.dumps(found).decode())
-        return
-    click.echo(f"{trained.path}: {manifest.num_trees} trees, {len(manifest.feature_names)} features")
-    click.echo("held out: " + ", ".join(f"{name} {value:.4f}" for name, value in manifest.metrics.items()))
+def _constraint(text: str) -> tuple[str, int]:
+    pattern, _, sign = text.rpartition("=")
+    if not pattern or sign not in {"1", "-1"}:
+        raise ConfigError(f"--monotone {text}: not PATTERN=1 or PATTERN=-1")
+    return pattern, int(sign)

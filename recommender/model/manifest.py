@@ -31,8 +31,31 @@ class Window(msgspec.Struct, frozen=True):
     queries: int
 
 
+class Tried(msgspec.Struct, frozen=True):
+    """One setting that was tried: what it changed of the best before it, the trees it stopped at, its NDCG@10 on the
+    held-out lists, its lead over the best before it with the standard error, and whether it was kept.
+    """
+
+    changed: dict[str, Any]
+    trees: int
+    ndcg: float
+    lead: float
+    error: float
+    kept: bool
+
+
+class Importance(msgspec.Struct, frozen=True):
+    """One column: what its splits gained in the objective, all together, and how many they are."""
+
+    feature: str
+    gain: float
+    splits: int
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What `manifest.json` holds. `metrics` are those of the held-out last part of the window."""
+    """What `manifest.json` holds. `metrics` are those of the held-out last part of the window; `tried` in order;
+    `importances` the greatest gain first; `init` the version it was grown on.
+    """
 
     version: str
     sha256: str
@@ -47,6 +70,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     golden: Golden
     metrics: dict[str, float] = {}
     parameters: dict[str, Any] = {}
+    tried: list[Tried] = []
+    importances: list[Importance] = []
+    init: str | None = None
 
 
 def golden(rows: Floats, scores: NDArray[np.float64]) -> Golden:

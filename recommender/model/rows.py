@@ -19,7 +19,8 @@ class TrainingRows:
 
     matrix float32[N, features]: the bytes that were, or would have been, scored. grades int32[N]: 0 = no label.
     items uint64[N]. groups int64[Q]; ts_ms int64[Q]: event time of the query; users uint64[Q]; query_ids [Q].
-    dropped: why queries are missing, with counts.
+    dropped: why queries are missing, with counts. positions int32[N]: the place, from 0, at which each row was shown;
+    None where no list was shown.
     """
 
     matrix: Floats
@@ -30,6 +31,7 @@ class TrainingRows:
     users: Hashes
     query_ids: tuple[str, ...]
     dropped: Mapping[str, int] = field(default_factory=dict)
+    positions: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         """How many queries."""
@@ -48,6 +50,7 @@ class TrainingRows:
             self.ts_ms[queries],
             self.users[queries],
             self.query_ids[queries],
+            positions=None if self.positions is None else self.positions[rows],
         )
 
     def scattered(self) -> TrainingRows:
@@ -59,4 +62,11 @@ class TrainingRows:
         salts = np.array([event_hash(query_id) for query_id in self.query_ids], np.uint64)
         lists = np.repeat(np.arange(len(self.groups)), self.groups)
         order = np.lexsort((scattered(self.items ^ salts[lists]), lists))
-        return replace(self, matrix=self.matrix[order], grades=self.grades[order], items=self.items[order])
+        positions = None if self.positions is None else self.positions[order]
+        return replace(
+            self,
+            matrix=self.matrix[order],
+            grades=self.grades[order],
+            items=self.items[order],
+            positions=positions,
+        )

@@ -15,20 +15,23 @@ from recommender.model.artefact import FeatureNames, load, read_manifest, save
 from recommender.model.fitting import Fitted, Turn, fit_ranker
 from recommender.model.manifest import Golden, Manifest, Window, golden
 from recommender.model.parameters import NotTrainable
+from recommender.model.picture import MISSING, PICTURE_FILE, can_draw, report_png
 from recommender.model.rows import TrainingRows
 from recommender.model.search import TUNED
 from recommender.model.training_settings import TrainingSettings
 
 GOLDEN_ROWS = 96
+IMPORTANCES_MAX = 50  # of the manifest
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """Where the model lies, its manifest, and the fit it came from."""
+    """Where the model lies, its manifest, the fit it came from, and what the operator should know."""
 
     path: Path
     manifest: Manifest
     fitted: Fitted
+    notes: tuple[str, ...]
 
 
 def train(
@@ -56,7 +59,9 @@ def train(
         alone = msgspec.structs.replace(settings, search=0)
         fitted = fit_ranker(rows, catalog, settings=alone, init=booster, tuned=tuned, progress=progress)
     manifest = manifest_of(fitted, rows, catalog, version=version, before=before)
-    return Trained(save(directory / version, fitted.model, manifest), manifest, fitted)
+    files, notes = _picture(fitted, version)
+    path = save(directory / version, fitted.model, manifest, files=files)
+    return Trained(path, manifest, fitted, (*fitted.notes, *notes))
 
 
 def manifest_of(
@@ -78,9 +83,19 @@ def manifest_of(
         metrics=fitted.metrics,
         parameters=dict(fitted.parameters),
         tried=list(fitted.tried),
-        importances=list(fitted.importances),
+        importances=list(fitted.importances[:IMPORTANCES_MAX]),
         init=before.version if before else None,
     )
+
+
+def _picture(fitted: Fitted, version: str) -> tuple[dict[str, bytes], tuple[str, ...]]:
+    """The picture as a file of the artefact, or why there is none."""
+    if not can_draw():
+        return {}, (MISSING,)
+    lists = int(fitted.metrics["queries"])
+    title = f"{version}: {fitted.trees} trees, {len(fitted.importances)} columns used"
+    drawn = report_png(fitted.rounds, fitted.importances, trees=fitted.trees, lists=lists, title=title)
+    return {PICTURE_FILE: drawn}, ()
 
 
 def _check_newer(rows: TrainingRows, before: Manifest) -> None:

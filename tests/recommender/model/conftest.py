@@ -5,6 +5,7 @@ import pytest
 
 from recommender.model.rows import TrainingRows
 from recommender.model.training import train
+from recommender.model.training_settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -44,4 +45,5 @@ def columns():
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, columns):
-    return train(make_rows(), columns, directory=tmp_path_factory.mktemp("models"), version="v1", trees_max=30)
+    settings = TrainingSettings(trees_max=30, search=0)
+    return train(make_rows(), columns, directory=tmp_path_factory.mktemp("models"), version="v1", settings=settings)
