@@ -1,8 +1,9 @@
 """The digest: one hash of the exact state, equal for any store, order, split or number of workers.
 
 Over user logs (without versions and tags), item rings, the world's ring and item records; not over neighbours, top
-lists and marks, which depend on the order of arrival. What may have expired is left out on both sides: entities and
-log records that lie more than retention + 1 day before the newest event of all. Take it while nothing is applied.
+lists and marks, which depend on the order of arrival, nor over the sample of items, which follows from the records.
+What may have expired is left out on both sides: entities and log records that lie more than retention + 1 day before
+the newest event of all. Take it while nothing is applied.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from features.schema import ITEMS, USER_ACTIONS, Item, UserAction
 from features.store.port import StoreAway
 from recommender.candidates import SOURCES
 from recommender.replay import Replayer
+from recommender.served import pack, unpack
 
 MINUTE_MS = 60_000
 START_MS = 1_700_000_000_000
@@ -52,10 +53,7 @@ NOW_MS = START_MS + 10 * MINUTE_MS
 
 @pytest.fixture(scope="module")
 def replayer():
-    made = shop()
-    # document frequencies are of the items asked for so far: with all asked, the tests may run in any order
-    made.view.hydrate(made.view.learn([f"i{item}" for item in range(12)]))
-    return made
+    return shop()
 
 
 def with_ranker(**settings):
@@ -202,3 +200,150 @@ def test_a_ranker_is_one_object_for_the_whole_micro_batch():
     replayer.recommender.ranker_of = lambda: next(served)
     queries = [replayer.query(f"q{user}", f"u{user}", NOW_MS) for user in range(1, 5)]
     assert {answer.model_version for answer in replayer.recommender.recommend(queries)} == {"v7"}
+
+
+class Spy(ByPrice):
+    """Keeps the bytes of every row it was handed."""
+
+    def __init__(self, names):
+        super().__init__(names)
+        self.matrices = []
+
+    def score(self, matrix, *, shown=0):
+        self.matrices.append(matrix.copy())
+        return super().score(matrix)
+
+
+def spied(**settings):
+    replayer = shop(**settings)
+    spy = Spy(replayer.catalog.names)
+    replayer.recommender.ranker_of = lambda: spy
+    replayer.recommender.sample_rate = 1.0
+    return replayer, spy
+
+
+@pytest.mark.parametrize("given", [None, [f"i{n}" for n in (3, 11, 7, 0, 3)] + ["nobody-knows"]])
+def test_the_bytes_that_were_scored_are_the_bytes_on_record_for_every_row(given):
+    replayer, spy = spied()
+    answer = ask(replayer, k=3, **({"given": given} if given else {}))
+    served, scores, logged = unpack(pack(answer, user_id="u1", ts_ms=NOW_MS, event_age_ms=0, backlog=False))
+    (scored,) = spy.matrices
+    price = replayer.catalog.names.index("price")
+    assert sorted(row.tobytes() for row in logged) == sorted(row.tobytes() for row in scored)
+    assert scores.tobytes() == logged[:, price].astype(np.float64).tobytes()
+    assert served.item_ids[: served.shown] == answer.item_ids
+    assert (served.shown, served.sample_rate) == (3, 1.0)
+    if given:
+        assert sorted(served.item_ids) == sorted(given)
+
+
+def test_the_sample_is_the_same_when_the_question_is_asked_again_and_holds_nothing_shown():
+    replayer, _ = spied()
+    replayer.recommender.sample_rate = 0.5
+    one, again = ask(replayer, k=2), ask(replayer, k=2)
+    assert one.sample.item_ids == again.sample.item_ids
+    assert one.sample.item_ids
+    assert not set(one.sample.item_ids) & set(one.item_ids)
+    assert ask(with_ranker(), k=2).sample.item_ids == []
+
+
+class Explained(ByPrice):
+    """Says that the price is the whole score."""
+
+    factor = 1.0
+
+    def contributions(self, matrix):
+        parts = np.zeros((len(matrix), matrix.shape[1] + 1))
+        parts[:, self._column] = matrix[:, self._column] * self.factor
+        return parts
+
+
+def with_reasons(ranker_kind=Explained, **rest):
+    replayer = shop()
+    made = ranker_kind(replayer.catalog.names)
+    for name, value in rest.items():
+        setattr(made, name, value)
+    replayer.recommender.ranker_of = lambda: made
+    replayer.recommender.reasons = 2
+    return replayer
+
+
+def test_each_shown_item_carries_its_reasons_and_they_add_up_to_its_score():
+    answer = ask(with_reasons(), k=3)
+    assert answer.cause is None
+    for item_id, score, explained in zip(answer.item_ids, answer.scores, answer.explained, strict=True):
+        assert [reason.text for reason in explained.reasons] == [f"its price is {item_id[1:]}"]
+        assert explained.reasons[0].contribution + explained.rest == score
+
+
+def test_reasons_that_do_not_add_up_are_left_out_and_the_cause_says_so():
+    answer = ask(with_reasons(factor=0.9), k=3)
+    assert (answer.level, answer.cause) == ("full", "no reasons: contributions that do not add up")
+    assert answer.explained == [None] * 3
+    assert len(answer.item_ids) == 3
+
+
+def test_reasons_that_fail_leave_the_answer_whole():
+    answer = ask(with_reasons(ByPrice), k=3)
+    assert (answer.level, answer.cause, answer.explained) == ("full", "no reasons: AttributeError", ())
+    assert answer.item_ids == ask(with_ranker(), k=3).item_ids
+
+
+def test_without_extras_there_are_no_reasons_and_no_look_of_the_shadow():
+    replayer = with_reasons()
+    replayer.recommender.shadow_of = replayer.recommender.ranker_of
+    (answer,) = replayer.recommender.recommend([replayer.query("q1", "u1", NOW_MS)], extras=False)
+    assert (answer.level, answer.cause) == ("full", "no reasons: busy")
+    assert (answer.explained, answer.shadow) == ((), None)
+
+
+def test_where_the_sources_rank_nothing_is_said_of_reasons():
+    replayer = shop()
+    replayer.recommender.reasons = 2
+    assert ask(replayer).cause == "no model"
+
+
+class Reversed(ByPrice):
+    """The shadow that likes the cheap."""
+
+    version = "v8"
+
+    def score(self, matrix, *, shown=0):
+        return -super().score(matrix)
+
+
+class Failing(ByPrice):
+    version = "v9"
+
+    def score(self, matrix, *, shown=0):
+        raise MemoryError
+
+
+def with_shadow(kind):
+    replayer = with_ranker()
+    shadow = kind(replayer.catalog.names)
+    replayer.recommender.shadow_of = lambda: shadow
+    return replayer
+
+
+def test_a_shadow_scores_the_same_rows_and_shows_nothing():
+    plain = ask(with_ranker(), k=2)
+    same, other = ask(with_shadow(ByPrice), k=2), ask(with_shadow(Reversed), k=2)
+    assert plain.shadow is None
+    assert (same.shadow.version, same.shadow.overlap, same.shadow.correlation) == ("v7", 1.0, pytest.approx(1))
+    assert (other.shadow.version, other.shadow.overlap, other.shadow.correlation) == ("v8", 0.0, pytest.approx(-1))
+    assert other.item_ids == plain.item_ids
+    assert other.scores.tolist() == plain.scores.tolist()
+    assert other.model_version == "v7"
+
+
+def test_a_shadow_that_fails_never_harms_the_answer():
+    answer = ask(with_shadow(Failing), k=2)
+    assert answer.shadow.failure == "MemoryError"
+    assert (answer.level, answer.item_ids) == ("full", ask(with_ranker(), k=2).item_ids)
+
+
+def test_a_shadow_looks_where_no_model_serves_too():
+    replayer = with_shadow(ByPrice)
+    replayer.recommender.ranker_of = lambda: None
+    assert ask(replayer, k=2).shadow.version == "v7"

@@ -57,6 +57,20 @@ def test_affinity_goes_by_the_values_that_the_user_likes(query, toy_view):
     assert len(found[2].items) == 0
 
 
+def test_affinity_does_not_depend_on_the_order_in_which_a_process_met_the_values(query, toy_view):
+    names = [f"g{number}" for number in range(40)]
+    genres = {item: names[item::5] for item in range(20)}
+    tops = {f"a:genre:{name}": [(100 + at, 0), (200 + at % 3, 0), (300, 0)] for at, name in enumerate(names)}
+    asked = query(*((20 - item, item, 0, 1 + item / 7) for item in range(20)))
+    answers = set()
+    for seed in range(20):
+        view = toy_view(genres=genres, tops=tops)
+        view._texts = np.random.default_rng(seed).permutation(view._texts).tolist()
+        found = Affinity().find([asked], view)[0]
+        answers.add((found.items.tobytes(), found.scores.tobytes()))
+    assert len(answers) == 1
+
+
 def test_what_a_user_hid_says_nothing_of_their_taste(query, toy_view):
     view = toy_view(genres={1: ["drama"]}, tops={"a:genre:drama": [(10, 0)]})
     assert len(Affinity().find([query((5, 1, 0, 0.0, 3))], view)[0].items) == 0
