@@ -18,7 +18,7 @@ log = get_logger(__name__)
 _FAST_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 _AGES_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 60, 300, 3600, 86_400)
 _SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
-_CORRELATIONS = (-0.5, 0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
+_CORRELATIONS = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
 _SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 20_000)
 
 # Where a micro-batch spends its time: apply (decode and state), answer (candidates, features, ranking), publish.
@@ -57,7 +57,7 @@ REASONS_MISSING = Counter("headrace_reasons_missing_total", "Answers without the
 SHADOW_OVERLAP = Histogram(
     "headrace_shadow_overlap", "Top-k overlap of shadow and answer", ["version"], buckets=_SHARES
 )
-# Spearman's rho of the two rankings of all candidates, ties by average rank.
+# Spearman's rho of the two rankings of all candidates, ties by average rank; below 0 counts as 0, sums must not fall.
 SHADOW_CORRELATION = Histogram(
     "headrace_shadow_correlation", "Rank correlation of shadow and answer", ["version"], buckets=_CORRELATIONS
 )
@@ -94,7 +94,7 @@ class ShadowFigures:
             if seen.version != self._version:
                 metric.clear()
             if not math.isnan(value):
-                metric.labels(seen.version).observe(value)
+                metric.labels(seen.version).observe(max(0.0, value))
         self._version = seen.version
 
 

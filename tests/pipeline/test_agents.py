@@ -1,6 +1,7 @@
 """One step of an agent: the order of things, what makes a batch void, what ends the process."""
 
 import asyncio
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,6 +22,7 @@ from pipeline.progress import Progress
 from pipeline.reading import Ask, Reading
 from pipeline.telemetry import Pause
 from recommender.recommend import Ranked
+from recommender.shadow import Divergence
 
 PART = Part("user_actions", 0)
 
@@ -47,7 +49,7 @@ class Engine:
 
     def answer(self, questions, *, wall_ms, extras):
         self.extras.append(extras)
-        return [ranked(f"id-{question.ask.offset}", self.cause) for question in questions]
+        return [ranked(f"id-{question.ask.offset}", self.cause, self.shadow) for question in questions]
 
 
 class Publisher:
@@ -77,8 +79,9 @@ class Reader:
         self.restarted.append(part)
 
 
-def ranked(name, cause=None):
-    return Ranked(name, ["i"], np.ones(1), ["new"], "full", cause, "v", "h", np.zeros((1, 2), np.float32))
+def ranked(name, cause=None, shadow=None):
+    rows = np.zeros((1, 2), np.float32)
+    return Ranked(name, ["i"], np.ones(1), ["new"], "full", cause, "v", "h", rows, shadow=shadow)
 
 
 def piece(*offsets, follows=-1, seek_no=1, part=PART):
@@ -247,3 +250,41 @@ async def test_a_source_that_fails_is_counted_with_every_answer_and_said_when_it
         await desk.take([piece(3, follows=2)])
     assert [line["causes"] for line in said] == [["history failed: KeyError"], []]
     assert REGISTRY.get_sample_value("headrace_source_failures_total", {"source": "history"}) == 3
+
+
+async def test_more_questions_than_the_bound_are_answered_without_extras(make):
+    desk = make(Engine())
+    desk.reasons_queue_max = 2
+    await desk.take([piece(0, 1)])
+    await desk.take([piece(2, 3, 4, follows=1)])
+    await desk.take([piece(5, follows=4)])
+    assert desk.engine.extras == [True, False, True]
+
+
+@pytest.mark.parametrize(("cause", "why"), [("no reasons: busy", "busy"), ("no reasons: ValueError", "failed")])
+async def test_an_answer_without_its_reasons_is_counted_by_why(make, cause, why):
+    desk = make(Engine())
+    desk.engine.cause = f"trending failed: KeyError; {cause}"
+    before = REGISTRY.get_sample_value("headrace_reasons_missing_total", {"why": why}) or 0
+    await desk.take([piece(0, 1)])
+    assert REGISTRY.get_sample_value("headrace_reasons_missing_total", {"why": why}) == before + 2
+
+
+async def test_the_shadows_divergence_is_a_metric_of_its_present_version_only(make):
+    desk = make(Engine())
+
+    def seen(name, version, kind="count"):
+        return REGISTRY.get_sample_value(f"headrace_shadow_{name}_{kind}", {"version": version})
+
+    desk.engine.shadow = Divergence("v1", 0.5, 0.25)
+    await desk.take([piece(0, 1)])
+    assert (seen("overlap", "v1"), seen("overlap", "v1", "sum"), seen("correlation", "v1", "sum")) == (2, 1.0, 0.5)
+    desk.engine.shadow = Divergence("v2", 1.0, math.nan)
+    await desk.take([piece(2, follows=1)])
+    assert (seen("overlap", "v1"), seen("correlation", "v1"), seen("overlap", "v2")) == (None, None, 1)
+    assert seen("correlation", "v2") is None
+    failures = REGISTRY.get_sample_value("headrace_shadow_failures_total")
+    desk.engine.shadow = Divergence("v2", failure="MemoryError")
+    await desk.take([piece(3, follows=2)])
+    assert REGISTRY.get_sample_value("headrace_shadow_failures_total") == failures + 1
+    assert seen("overlap", "v2") == 1

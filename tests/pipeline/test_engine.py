@@ -8,18 +8,20 @@ from prometheus_client import REGISTRY
 
 from features.catalog import catalog
 from features.domain import Action, Domain
-from features.schema import Recommendation, RecommendationRequest, UserAction
+from features.schema import Reason, Recommendation, RecommendationRequest, UserAction
 from features.state import State
 from features.store.memory import MemoryStore
 from features.store.port import Part
 from features.view import StateView
-from pipeline.answers import Stamp, recommendation
+from pipeline.answers import Stamp, encoded, recommendation, served, without_answer
 from pipeline.engine import Batch, Engine, OutOfTurn
 from pipeline.kafka.slices import LogRecord
 from recommender.candidates import SOURCES
 from recommender.filters import filters
+from recommender.reasons import Explained
 from recommender.recommend import Recommender
 from recommender.replay import Replayer, replay
+from recommender.served import unpack
 
 NOW = 1_700_000_000_000
 DOMAIN = Domain(actions=(Action("view"), Action("buy", purchase=True, weight=5)))
@@ -147,3 +149,36 @@ def test_a_record_that_goes_out_reads_back(engine):
     assert record.latency_ms == 9.877
     assert [item.item_id for item in record.items] == answer.item_ids
     assert record.trigger.offset == ask.offset
+
+
+def test_reasons_and_their_rest_go_out_with_the_items_they_explain(engine):
+    applied = engine.apply(batch(*traffic()), **ALWAYS)
+    answer = engine.answer(applied.questions, wall_ms=NOW)[0]
+    told = [Explained([Reason("trending now", 0.5)], float(score) - 0.5) for score in answer.scores]
+    told[-1] = None
+    sent = encoded(applied.questions[0].ask, replace(answer, explained=told), stamp=Stamp(NOW, NOW, 1.0))
+    items = msgspec.json.decode(sent, type=Recommendation).items
+    assert all(item.reasons[0].contribution + item.rest == item.score for item in items[:-1])
+    assert (items[-1].reasons, items[-1].rest) == (None, None)
+    assert b"rest" not in encoded(applied.questions[0].ask, answer, stamp=Stamp(NOW, NOW, 1.0))
+
+
+@pytest.mark.parametrize(("late_ms", "backlog"), [(500, False), (61_000, True)])
+def test_the_served_record_goes_out_beside_the_answer_and_says_what_came_late(engine, late_ms, backlog):
+    applied = engine.apply(batch(*traffic()), **ALWAYS)
+    ask, answer = applied.questions[0].ask, engine.answer(applied.questions, wall_ms=NOW)[0]
+    stamp = Stamp(ask.log_ts_ms + late_ms, NOW, 1.0)
+    sent = served(ask, answer, topic="rows", stamp=stamp)
+    record, scores, rows = unpack(sent.value)
+    assert (sent.topic, sent.key) == ("rows", ask.record.user_id.encode())
+    assert (record.rec_id, record.ts_ms) == (answer.query_id, ask.record.ts_ms)
+    assert (record.event_age_ms, record.backlog, record.model_version) == (late_ms, backlog, "none")
+    assert rows.tobytes() == answer.matrix.tobytes()
+    assert scores.tolist() == answer.scores.tolist()
+
+
+def test_an_empty_answer_has_no_rows_to_log(engine):
+    applied = engine.apply(batch(action(0, "u", "i")), **ALWAYS)
+    (question,) = applied.questions
+    empty = without_answer(question.ask, identity="0a1b", cause="a bug", features_hash="f")
+    assert served(question.ask, empty, topic="rows", stamp=Stamp(NOW, NOW, 1.0)) is None
