@@ -62,11 +62,7 @@ def check_version(version: str) -> None:
     recommender.model.artefact.ModelRefused: version '../v1': 1 to 128 of A-Z a-z 0-9 _ . + -, the first none of . + -
     """
     if version == NO_VERSION or not VERSION.fullmatch(version):
-        said = (
-            "means that no model serves"
-            if version == NO_VERSION
-            else "1 to 128 of A-Z a-z 0-9 _ . + -, the first none of . + -"
-        )
+        rule = "it means: no model" if version == NO_VERSION else VERSION_RULE
         raise ModelRefused(f"version {version[:200]!r}: {rule}")
 
 
