@@ -60,6 +60,18 @@ class Reader:
             for partition in sorted(described.partitions)
         }
 
+    def starts(self, topic: str, *, since_ms: int = 0) -> dict[int, int]:
+        """Where to read from, by partition: the first offset held, or the first taken at or after `since_ms`.
+
+        A partition that took none since is absent. Raises `ConfigError` where the topic is missing.
+        """
+        held = self.ranges(topic)
+        if not since_ms:
+            return {partition: range_.start for partition, range_ in held.items()}
+        asked = [TopicPartition(topic, partition, since_ms) for partition in held]
+        answers = self._consumer.offsets_for_times(asked, timeout=ANSWER_S)
+        return {answer.partition: answer.offset for answer in answers if answer.offset >= 0}
+
     def committed(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
         """What the reader's group has committed, by partition; absent where it has not."""
         asked = [TopicPartition(topic, partition) for partition in partitions]
@@ -68,7 +80,7 @@ class Reader:
 
     def existing(self, topic: str) -> Iterator[Message]:
         """Every record the topic holds now, in offset order per partition; then it ends."""
-        return self.to_end(topic, {partition: held.start for partition, held in self.ranges(topic).items()})
+        return self.to_end(topic, self.starts(topic))
 
     def to_end(self, topic: str, starts: Mapping[int, int]) -> Iterator[Message]:
         """The records of the partitions from their start offsets to their ends as the fetches tell them.

@@ -1,8 +1,6 @@
 """Labels by the join equal those of a plain reading of the rules, whatever comes in whatever order."""
 
-import os
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ from recommender.model import join
 from recommender.model.join import labels
 from recommender.model.log_columns import LogColumns, read_columns
 
-DATA = Path(os.environ.get("HEADRACE_DATA", "../shared/data"))
 MIN = 60_000
 DOMAIN = Domain(
     actions=(
@@ -225,7 +222,7 @@ logs = st.one_of(
 
 
 @given(logs, st.one_of(st.none(), times))
-@settings(max_examples=100)
+@settings(max_examples=80)
 def test_labels_are_those_of_the_rules_read_plainly(records, closed_at_ms):
     assert found(*records, closed_at_ms=closed_at_ms) == expected(records, closed_at_ms=closed_at_ms)
 
@@ -233,9 +230,7 @@ def test_labels_are_those_of_the_rules_read_plainly(records, closed_at_ms):
 @pytest.mark.data
 @pytest.mark.parametrize(("name", "lists", "labelled"), [("ranklens", 9_800, 8_773), ("trivago", 6_722, 6_721)])
 def test_a_known_log_has_its_known_labels(name, lists, labelled):
-    if not (DATA / name).is_dir():
-        pytest.skip(f"no data set {name}: set HEADRACE_DATA")
-    chosen = settings_for(DATA / name, Settings())
-    columns = read_columns(Source(DATA / name, chosen), chosen.domain)
+    chosen = settings_for(dataset(name), Settings())
+    columns = read_columns(Source(dataset(name), chosen), chosen.domain)
     assert len(columns.lists) == lists
     assert len(np.unique(labels(columns.lists, columns.actions, chosen.domain).query)) == labelled
