@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -199,7 +200,7 @@ class MemoryStore:
         return [self._of(item).records.get(f"{int(item):016x}", b"") for item in items]
 
     def read_sample(self) -> list[bytes]:
-        return [record for shard in self._shards for record in _sampled(shard)]
+        return list(chain.from_iterable(map(_sampled, self._shards)))
 
     def read_co_visited(self, items: Sequence[int]) -> list[bytes]:
         return [bytes(self._of(item).co_visited.get(f"{int(item):016x}", b"")) for item in items]
