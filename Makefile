@@ -17,8 +17,9 @@ demo: $(DEMO_NEEDS)
 
 # The servers of the integration tests want the cores for themselves, so those run one after the other.
 test: $(VENV)/.dev
-	$(RUN) pytest -n auto --ignore=tests/integration --ignore=tests/benchmarks $(ARGS)
+	$(RUN) pytest -n auto --ignore=tests/integration --ignore=tests/benchmarks --ignore=tests/quality $(ARGS)
 	$(RUN) pytest tests/integration $(ARGS)
+	$(RUN) pytest -n auto --dist worksteal tests/quality $(ARGS)
 
 lint: $(VENV)/.dev
 	$(RUN) ruff check --no-cache .
@@ -47,16 +48,16 @@ $(VENV)/bin/python:
 
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing what the demo needs into $(VENV) ..." >&2
-	@$(PIP) '.[embedded]'
+	@$(PIP) '.[embedded,train]'
 	@touch $@
 
 $(VENV)/.datasets: $(VENV)/.demo
-	@$(PIP) '.[embedded,datasets]'
+	@$(PIP) '.[embedded,train,datasets]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing what tests and linters need into $(VENV) ..." >&2
-	@$(PIP) '.[embedded,dev,lint]'
+	@$(PIP) '.[embedded,train,dev,lint]'
 	@touch $@ $(VENV)/.demo
 
 clean:

@@ -27,6 +27,8 @@ COMMANDS = {
     "dead-letters": "Look at what was refused, send it again after a fix.",
     "replay": "A log through the same code without Kafka and Redis.",
     "train": "A ranker with its manifest, from a replay.",
+    "evaluate": "Ranking quality by published protocols, against simple rules.",
+    "models": "The registry and the gate: list, show, promote, rollback, shadow.",
     "init": "Look at a sample, write a worker.toml for it.",
     "state": "What Redis knows of a user or an item; one digest of all of it.",
     "doctor": "Broker, topics, Redis, model, lag, clock: what is wrong and the mend.",

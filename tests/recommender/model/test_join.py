@@ -14,6 +14,7 @@ from pipeline.offline import Source, settings_for
 from recommender.model import join
 from recommender.model.join import labels
 from recommender.model.log_columns import LogColumns, read_columns
+from tests.datasets import dataset
 
 MIN = 60_000
 DOMAIN = Domain(

@@ -1,0 +1,132 @@
+"""`headrace evaluate rerank DIR` and `evaluate next-item TRAIN`: ranking quality by published protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from pipeline.cli import with_settings
+from pipeline.cli.progress import bar
+from pipeline.config import Settings
+from pipeline.evaluating import QUESTIONS_MAX, Options, next_item_folder, rerank_folder
+from pipeline.tables import print_report
+from recommender.evaluation.report import Report
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+def options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What both protocols take."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="The report as one JSON object."),
+        click.option("--threads", type=click.IntRange(1, 64), default=1, show_default=True, help="Of the training."),
+        click.option(
+            "--search", type=click.IntRange(0, 64), help="Settings to try on validation; default: [training]."
+        ),
+        click.option(
+            "--questions",
+            type=click.IntRange(min=20),
+            default=QUESTIONS_MAX,
+            show_default=True,
+            help="Newest to learn.",
+        ),
+        click.option("--model", type=FOLDER, help="Judge this version; refused where it has seen the test part."),
+        click.option(
+            "--without-attribute", "attributes", multiple=True, help="Leave an item attribute out; repeat it."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+@click.group("evaluate")
+def command() -> None:
+    """Ranking quality, through the code that serves: the last 20 % by time, against simple rules.
+
+    Without --config the folder's own worker.toml holds, else what `init` would write for it.
+    """
+
+
+@command.command("rerank")
+@click.argument("directory", type=FOLDER)
+@click.option("--use-position", is_flag=True, help="The place shown is a feature; without it no figure knows it.")
+@options
+@with_settings
+def rerank(*, settings: Settings, directory: Path, use_position: bool, as_json: bool, **chosen: Any) -> None:
+    """Order the lists that were shown in DIR again: NDCG@10 and MRR of the items acted on."""
+    with bar() as say:
+        report, _, _ = rerank_folder(
+            directory, settings, _options(settings, use_position=use_position, **chosen), say=say
+        )
+    _print(report, as_json=as_json)
+
+
+@command.command("next-item")
+@click.argument("train", type=FOLDER)
+@click.option("--test", type=FOLDER, help="Its sessions are predicted; absent: the last 20 % of TRAIN, rolling.")
+@click.option("--valid", type=FOLDER, help="Chooses the settings; absent: the last part of TRAIN.")
+@click.option("--rolling", "roll", is_flag=True, help="With --test: all state goes on, not the session's alone.")
+@click.option("--basket", is_flag=True, help="Predict a whole session's items before its first.")
+@click.option("--new-to-user", is_flag=True, help="Only items that the user never acted on before.")
+@click.option("--without-item", "items", multiple=True, help="An item that is no answer (postage ...); repeat it.")
+@options
+@with_settings
+def next_item(
+    *,
+    settings: Settings,
+    train: Path,
+    test: Path | None,
+    valid: Path | None,
+    roll: bool,
+    basket: bool,
+    new_to_user: bool,
+    items: tuple[str, ...],
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """What users act on next in TRAIN's sessions: HR@20 and MRR@20; with --basket HR, recall and NDCG@20."""
+    if basket and new_to_user:
+        raise click.UsageError("--basket and --new-to-user: one at a time")
+    if (valid or roll) and not test:
+        raise click.UsageError("--valid and --rolling go with --test")
+    with bar() as say:
+        report = next_item_folder(
+            train,
+            settings,
+            _options(settings, without_items=items, **chosen),
+            say=say,
+            test=test,
+            valid=valid,
+            roll=roll,
+            kind="baskets" if basket else "next",
+            new_to_user=new_to_user,
+        )
+    _print(report, as_json=as_json)
+
+
+def _options(
+    settings: Settings,
+    *,
+    questions: int,
+    threads: int,
+    search: int | None,
+    model: Path | None,
+    attributes: tuple[str, ...],
+    use_position: bool = False,
+    without_items: tuple[str, ...] = (),
+) -> Options:
+    training = msgspec.structs.replace(settings.training, threads=threads)
+    if search is not None:
+        training = msgspec.structs.replace(training, search=search)
+    return Options(training, questions, use_position, model, without_items, attributes)
+
+
+def _print(report: Report, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(msgspec.json.encode(report).decode())
+    else:
+        print_report(report)

@@ -1,0 +1,228 @@
+"""The evaluations of `headrace evaluate`: a folder's settings, the clockwork, the protocol, and what is reported of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightgbm
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from features.ids import hash64
+from features.scene import Hashes
+from pipeline.config import ConfigError, Settings
+from pipeline.offline import Source, settings_for
+from recommender.evaluation import next_item
+from recommender.evaluation.report import Judged, Report, report
+from recommender.evaluation.rerank import Judgement, Watch, cut, rerank
+from recommender.model.artefact import ModelRefused, read_manifest
+from recommender.model.artefact import load as load_ranker
+from recommender.model.fitting import fit_ranker
+from recommender.model.log_columns import LogColumns, read_columns
+from recommender.model.parameters import NotTrainable
+from recommender.model.plan import Kind, Plan, plan, positive
+from recommender.model.rows import TrainingRows
+from recommender.model.training_settings import TrainingSettings
+from recommender.ranker import LightGBMRanker, Ranker
+from recommender.replay import Replayer
+
+QUESTIONS_MAX = 20_000
+ROWS_MAX = 500_000  # of a training matrix: 200 columns of float32 are 400 MB; twice as many gained nothing (serenade)
+SEED = 20_181_107
+
+Say = Callable[..., None]  # `pipeline.cli.progress.bar`
+
+
+class EvaluationError(ConfigError):
+    """The data cannot be evaluated this way; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a caller may choose. model: a version's folder to judge instead of a ranker of the protocol's own."""
+
+    training: TrainingSettings
+    questions_max: int = QUESTIONS_MAX
+    use_position: bool = False
+    model: Path | None = None
+    without_items: tuple[str, ...] = ()
+    without_attributes: tuple[str, ...] = ()
+
+
+def rerank_folder(
+    directory: Path, settings: Settings, options: Options, *, say: Say, watch: Watch | None = None
+) -> tuple[Report, Judgement, Plan]:
+    """Shown lists ordered again; see `recommender.evaluation.rerank`."""
+    settings = without(settings_for(directory, settings), options)
+    source = Source(directory, settings)
+    columns = read_columns(source, settings.domain, progress=lambda count: say(f"{count} records read"))
+    asked = plan(columns, settings.domain, "lists")
+    border = cut(len(asked))
+    if not 0 < border < len(asked):
+        raise EvaluationError(f"{directory}: {len(asked)} lists with a label, too few to train and to test")
+    clockwork = _clockwork(settings, options, filters=settings.recommend.filters)
+    sizes = columns.lists.sizes[np.isin(columns.lists.at, asked.at[:border])]
+    judgement = rerank(
+        source,
+        asked,
+        clockwork,
+        fit=_fit(clockwork, options, say, first_test_ms=int(asked.ts_ms[border])),
+        questions_max=_within(options.questions_max, float(sizes.mean())),
+        progress=lambda count: say("replaying", count / columns.records),
+        watch=watch,
+    )
+    facts = {"protocol": "rerank", "data": directory.name, "position": options.use_position}
+    return (
+        _report(judgement, columns, border_at=int(asked.at[border]), domain_of=settings, facts=facts),
+        judgement,
+        asked,
+    )
+
+
+def next_item_folder(
+    directory: Path,
+    settings: Settings,
+    options: Options,
+    *,
+    say: Say,
+    test: Path | None = None,
+    valid: Path | None = None,
+    roll: bool = False,
+    kind: Kind = "next",
+    new_to_user: bool = False,
+) -> Report:
+    """The next item, or the next basket; see `recommender.evaluation.next_item`. Without `test` the last 20 %, rolling."""
+    settings = without(settings_for(directory, settings), options)
+    left_out = hashes((*options.without_items, *settings.recommend.blocked_items))
+
+    def opened(*folders: Path) -> next_item.Log:
+        source = (
+            Source(folders[0], settings) if len(folders) == 1 else _Chain([Source(each, settings) for each in folders])
+        )
+        columns = read_columns(source, settings.domain, progress=lambda count: say(f"{count} records read"))
+        asked = plan(columns, settings.domain, kind, new_to_user=new_to_user, without=left_out)
+        return next_item.Log(source, columns, asked)
+
+    clockwork = _clockwork(settings, options, filters=())
+    log = opened(directory, test) if test and roll else opened(directory)
+    alone = opened(test) if test and not roll else None
+    border = cut(len(log.plan))
+    if test:
+        border = int(np.searchsorted(log.plan.at, opened(directory).columns.records if roll else log.columns.records))
+    tested = alone.plan if alone else log.plan.part(border, len(log.plan))
+    if not border or not len(tested):
+        raise EvaluationError(f"{directory}: {border} questions to learn from, {len(tested)} to test: too few")
+    fit = _fit(clockwork, options, say, first_test_ms=int(tested.ts_ms.min()))
+    common: dict[str, Any] = {
+        "questions_max": _within(options.questions_max, min(settings.recommend.candidates_max, 100.0)),
+        "new_to_user": new_to_user,
+        "without": left_out,
+        "progress": lambda count: say("replaying", count / log.columns.records),
+    }
+    if alone:
+        held_out = opened(valid) if valid else None
+        judgement = next_item.frozen(log, alone, clockwork, fit=fit, valid=held_out, **common)
+        border_at = log.columns.records
+    else:
+        judgement = next_item.rolling(log, clockwork, border=border, fit=fit, **common)
+        border_at = int(log.plan.at[border])
+    facts = {
+        "protocol": "next basket" if kind == "baskets" else "next item",
+        "data": directory.name if test is None else f"{directory.name} -> {test.name}",
+        "state": "frozen" if test and not roll else "rolling",
+        "new to the user": new_to_user,
+    }
+    return _report(judgement, log.columns, border_at=border_at, domain_of=settings, facts=facts)
+
+
+def without(settings: Settings, options: Options) -> Settings:
+    """The settings without the attributes that must not be looked at."""
+    known = {attribute.name for attribute in settings.attributes}
+    if unknown := sorted(set(options.without_attributes) - known):
+        raise EvaluationError(f"no attribute named {unknown[0]!r}, there are {', '.join(sorted(known)) or 'none'}")
+    kept = tuple(each for each in settings.attributes if each.name not in options.without_attributes)
+    return msgspec.structs.replace(settings, attributes=kept)
+
+
+def hashes(item_ids: tuple[str, ...]) -> Hashes | None:
+    """uint64[n] of ids, None for none."""
+    return np.array([hash64(item_id) for item_id in item_ids], np.uint64) if item_ids else None
+
+
+class _Chain:
+    """Several folders as one log, one after the other."""
+
+    def __init__(self, sources: list[Source]) -> None:
+        self._sources = sources
+
+    def __iter__(self) -> Any:
+        for source in self._sources:
+            yield from source
+
+
+def _clockwork(settings: Settings, options: Options, *, filters: tuple[str, ...] | list[str]) -> Replayer:
+    asked = settings.recommend
+    return Replayer(
+        settings.domain,
+        quotas=asked.quotas.shares,
+        candidates_max=asked.candidates_max,
+        filters=filters,
+        k=asked.k,
+        use_position=options.use_position,
+    )
+
+
+def _fit(clockwork: Replayer, options: Options, say: Say, *, first_test_ms: int) -> Callable[..., Ranker]:
+    """Makes the protocol's ranker out of rows; or, for `--model`, the artefact, refused where it has seen the test."""
+
+    def fit(rows: TrainingRows, held_out: TrainingRows | None = None) -> Ranker:
+        say(f"training on {len(rows)} questions")
+        try:
+            fitted = fit_ranker(
+                rows,
+                clockwork.catalog,
+                settings=options.training,
+                held_out=held_out,
+                progress=lambda turn: say(str(turn)),
+            )
+        except NotTrainable as error:
+            raise EvaluationError(str(error)) from None
+        booster = lightgbm.Booster(model_str=fitted.model)
+        return LightGBMRanker(booster, "evaluated", clockwork.catalog.fingerprint, fitted.trees)
+
+    def given(rows: TrainingRows, held_out: TrainingRows | None = None) -> Ranker:  # noqa: ARG001
+        return _given(options.model or Path(), clockwork, first_test_ms)
+
+    return given if options.model else fit
+
+
+def _given(model: Path, clockwork: Replayer, first_test_ms: int) -> Ranker:
+    try:
+        window = read_manifest(model).window
+        if window.last_ts_ms >= first_test_ms:
+            raise EvaluationError(f"{model}: was trained up to {window.last_ts_ms}, the test begins at {first_test_ms}")
+        return load_ranker(model, clockwork.catalog)
+    except ModelRefused as error:
+        raise EvaluationError(f"{model}: {error.reason}") from None
+
+
+def _within(questions_max: int, rows_each: float) -> int:
+    """So many questions that their rows stay within the bound."""
+    return max(1, min(questions_max, int(ROWS_MAX / max(rows_each, 1.0))))
+
+
+def _report(
+    judgement: Judgement, columns: LogColumns, *, border_at: int, domain_of: Settings, facts: dict[str, Any]
+) -> Report:
+    """Coverage is over all items of the log; popularity is that of its part before the test."""
+    items = np.unique(np.concatenate([columns.actions.item, columns.lists.items]))
+    yes, _ = positive(columns.actions, domain_of.domain, None)
+    known, counts = np.unique(yes.item[yes.at < border_at], return_counts=True)
+    popularity: tuple[Hashes, NDArray[np.int64]] = (known, counts)
+    systems: list[Judged] = judgement.systems
+    facts = {**facts, "trained on": judgement.trained_on}
+    return report(systems, users=judgement.users, catalogue=items, popularity=popularity, seed=SEED, facts=facts)

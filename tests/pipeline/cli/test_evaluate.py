@@ -1,0 +1,110 @@
+import json
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from pipeline import dataset
+from pipeline.cli import main
+from tests.recommender.evaluation.logs import shown_lists, walks
+
+
+def write(directory, log):
+    directory.mkdir(exist_ok=True)
+    dataset.write(directory, [(topic, msgspec.json.encode(record)) for topic, record in log])
+
+
+@pytest.fixture
+def lists(tmp_path):
+    write(tmp_path / "lists", shown_lists(200))
+    return str(tmp_path / "lists")
+
+
+@pytest.fixture
+def sessions(tmp_path):
+    write(tmp_path / "sessions", walks(120, 6))
+    return str(tmp_path / "sessions")
+
+
+def evaluate(*arguments):
+    return CliRunner().invoke(main, ["evaluate", *arguments])
+
+
+def report(*arguments):
+    found = evaluate(*arguments, "--json")
+    assert found.exit_code == 0, found.output
+    return json.loads(found.stdout)
+
+
+def system(found, name):
+    return next(each for each in found["systems"] if each["name"] == name)
+
+
+def test_rerank_reports_the_ranker_and_its_lead_over_every_rule(lists):
+    found = report("rerank", lists)
+    assert found["queries"] == 40
+    assert found["facts"]["trained on"] == 160
+    ranked = found["systems"][0]
+    assert ranked["name"] == "Headrace"
+    assert ranked["metrics"]["mrr"]["mean"] > system(found, "random")["metrics"]["mrr"]["mean"]
+    assert system(found, "random")["differences"]["mrr"]["low"] > 0
+    assert {"coverage", "novelty_bits", "exposure_gini"} <= set(ranked)
+
+
+def test_the_table_names_every_system(lists):
+    found = evaluate("rerank", lists, "--search", "0")
+    assert found.exit_code == 0, found.output
+    assert "position not used" in found.stdout
+    for name in ("Headrace", "random", "as shown", "popularity", "smoothed CTR", "touched last first"):
+        assert name in found.stdout
+
+
+def test_one_folder_is_parted_by_time_for_the_next_item(sessions):
+    found = report("next-item", sessions)
+    assert found["facts"]["state"] == "rolling"
+    assert found["queries"] == 120
+    assert found["systems"][0]["metrics"]["hr@20"]["mean"] == 1.0
+
+
+def test_sessions_of_another_folder_are_predicted_from_their_second_event_on(sessions, tmp_path):
+    write(tmp_path / "later", walks(10, 6, first_user=500))
+    for extra, state in (((), "frozen"), (("--rolling",), "rolling")):
+        found = report("next-item", sessions, "--test", str(tmp_path / "later"), *extra)
+        assert found["queries"] == 50
+        assert found["facts"]["state"] == state
+
+
+def test_a_basket_has_figures_of_its_own(sessions):
+    assert set(report("next-item", sessions, "--basket")["systems"][0]["metrics"]) == {
+        "hr@20", "recall@20", "ndcg@20", "named",
+    }  # fmt: skip
+
+
+def test_a_model_that_has_seen_the_test_part_is_refused(lists, tmp_path):
+    trained = CliRunner().invoke(main, ["train", lists, "--out", str(tmp_path / "models"), "--version", "v1", "--json"])
+    assert trained.exit_code == 0, trained.output
+    found = evaluate("rerank", lists, "--model", str(tmp_path / "models" / "ranker" / "v1"))
+    assert found.exit_code == 2
+    assert "the test begins at" in found.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--basket", "--new-to-user"), "one at a time"),
+        (("--rolling",), "go with --test"),
+        (("--without-attribute", "price"), "no attribute named 'price'"),
+    ],
+)
+def test_what_does_not_go_together_is_said(sessions, arguments, said):
+    found = evaluate("next-item", sessions, *arguments)
+    assert found.exit_code == 2
+    assert said in found.output
+
+
+def test_too_little_to_judge_is_said_in_one_line(tmp_path):
+    write(tmp_path, walks(2, 2))
+    for protocol in ("rerank", "next-item"):
+        found = evaluate(protocol, str(tmp_path))
+        assert found.exit_code == 2
+        assert found.output.count("\n") == 1
