@@ -1,5 +1,6 @@
 """The path over real state in memory: a small log is replayed, then questions are asked."""
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -8,6 +9,8 @@ from features.ids import hash64
 from features.schema import ITEMS, USER_ACTIONS, Item, UserAction
 from features.store.port import StoreAway
 from recommender.candidates import SOURCES
+from recommender.model.served_lists import LogEntry, acted, newest_served, shown
+from recommender.model.served_rows import labelled, stacked
 from recommender.replay import Replayer
 from recommender.served import pack, unpack
 
@@ -235,6 +238,28 @@ def test_the_bytes_that_were_scored_are_the_bytes_on_record_for_every_row(given)
     assert (served.shown, served.sample_rate) == (3, 1.0)
     if given:
         assert sorted(served.item_ids) == sorted(given)
+
+
+def test_the_bytes_that_were_scored_are_the_bytes_trained_on_for_every_row():
+    replayer, spy = spied()
+    questions = [replayer.query(f"q{n}", f"u{n}", NOW_MS + n, k=20) for n in range(1, 7)]
+    questions.append(replayer.query("given", "u1", NOW_MS + 7, given=["i3", "i9", "nobody-knows"], k=3))
+    log, actions = [], []
+    for offset, query in enumerate(questions):
+        (answer,) = replayer.recommender.recommend([query])
+        raw = pack(answer, user_id=query.user_id, ts_ms=query.now_ms, event_age_ms=0, backlog=False)
+        log.append(LogEntry(0, offset, query.now_ms, raw))
+        chosen = UserAction(f"a{offset}", query.user_id, answer.item_ids[-1], "view", query.now_ms + 1000)
+        actions.append((chosen.ts_ms, msgspec.structs.replace(chosen, impression_id=answer.query_id)))
+    actions.append((NOW_MS * 2, UserAction("end", "nobody", "i1", "view", NOW_MS * 2)))
+    lists = newest_served(log, features_hash=replayer.catalog.fingerprint, rows_max=1000)
+    choice = labelled(lists, shown(lists, ()), acted(actions, DOMAIN, actions_max=100), DOMAIN, lists_max=100)
+    trained = stacked(choice, log, columns=len(replayer.catalog.names))
+    assert trained.query_ids == tuple(query.query_id for query in questions)
+    assert sum(trained.groups) == sum(len(matrix) for matrix in spy.matrices)
+    for at, scored in enumerate(spy.matrices):
+        learnt = trained.slice(at, at + 1).matrix
+        assert sorted(row.tobytes() for row in learnt) == sorted(row.tobytes() for row in scored)
 
 
 def test_the_sample_is_the_same_when_the_question_is_asked_again_and_holds_nothing_shown():
