@@ -53,15 +53,14 @@ def novelty_bits(shown: Sequence[Hashes], *, items: Hashes, counts: NDArray[np.i
     >>> novelty_bits([np.array([7], np.uint64), np.array([9], np.uint64)], items=known[0], counts=known[1], catalogue=6)
     2.292481250360578
     """
-    lengths = np.array([len(each) for each in shown], np.int64)
+    lengths = np.array([len(each) for each in shown])
     if not lengths.sum():
         return None
     flat, of = np.unique(np.concatenate(shown), return_inverse=True)
-    order = np.argsort(items)
-    place = np.minimum(np.searchsorted(items, flat, sorter=order), len(items) - 1) if len(items) else None
+    place = np.minimum(np.searchsorted(flat, items), len(flat) - 1)
+    known = flat[place] == items
     events = np.zeros(len(flat))
-    if place is not None:
-        events = np.where(items[order[place]] == flat, counts[order[place]], 0.0)
+    events[place[known]] = counts[known]
     chances = (events + SMOOTHING) / (counts.sum() + SMOOTHING * catalogue)
     lists = np.repeat(np.arange(len(shown)), lengths)
     totals = np.bincount(lists, weights=-np.log2(chances)[of], minlength=len(shown))
