@@ -1,22 +1,25 @@
-"""`headrace train DIR --out MODELS`: a ranker with its manifest, from a replay."""
+"""`headrace train DIR|--from-kafka --out MODELS`: a ranker with its manifest, from a replay or from what was served."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import msgspec
 
+from features.catalog import Catalog
 from pipeline.cli import with_settings
-from pipeline.cli.progress import bar
+from pipeline.cli.progress import Say, bar
 from pipeline.config import ConfigError, Settings
+from pipeline.kafka.served_log import ServedLog, served_rows
 from pipeline.offline import QUESTIONS_MAX, Source, labelled_rows, replayer, settings_for
 from pipeline.training_report import readable, training_report
 from recommender.model.artefact import ModelRefused, read_manifest
 from recommender.model.parameters import NotTrainable
+from recommender.model.rows import TrainingRows
 from recommender.model.training import train
 from recommender.model.training_settings import TrainingSettings
 
@@ -42,7 +45,9 @@ def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command("train")
-@click.argument("directory", type=FOLDER)
+@click.argument("directory", type=FOLDER, required=False)
+@click.option("--from-kafka", is_flag=True, help="Learn from what the workers served, on the configured topics.")
+@click.option("--since", type=click.DateTime(), help="With --from-kafka: only what the broker took since (UTC).")
 @click.option("--out", type=FOLDER, help="The registry; default: model.directory.")
 @click.option("--version", "version", help="The version's name; they sort by time. Default: the time in UTC.")
 @click.option("--init", help="A version to grow on by the lists that are newer than its own.")
@@ -55,7 +60,9 @@ def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def command(
     *,
     settings: Settings,
-    directory: Path,
+    directory: Path | None,
+    from_kafka: bool,
+    since: datetime | None,
     out: Path | None,
     version: str | None,
     init: str | None,
@@ -63,28 +70,28 @@ def command(
     as_json: bool,
     **chosen: Any,
 ) -> None:
-    """Train a ranker from a replay of the data set folder DIR and put it into the registry.
+    """Train a ranker and put it into the registry: from a replay of the data set folder DIR, or --from-kafka.
 
-    Lists that were shown are learned from where the folder has impressions, else what the candidate sources find after
-    each trigger. Without --config the folder's own worker.toml holds, else what `init` would write for it.
+    From a folder, lists that were shown are learned from where it has impressions, else what the candidate sources find
+    after each trigger; without --config its own worker.toml holds, else what `init` would write for it. From Kafka, the
+    very rows that were served are joined with the impressions and the actions that came after.
     """
-    settings = settings_for(directory, settings)
+    if from_kafka == (directory is not None):
+        raise ConfigError("train: a folder DIR or --from-kafka, one of them")
+    settings = settings if directory is None else settings_for(directory, settings)
     training = training_of(settings.training, **chosen)
-    source, clockwork = Source(directory, settings), replayer(settings)
+    catalog = replayer(settings).catalog
     place = (out or Path(settings.model.directory)) / settings.model.name
     try:
         after_ms = read_manifest(place / init).window.last_ts_ms if init else 0
         with bar() as say:
-            rows = labelled_rows(
-                source,
-                clockwork,
-                questions_max=questions,
-                after_ms=after_ms,
-                progress=lambda count, total: say(f"{count} of {total} records replayed", count / total),
-            )
+            if directory is None:
+                learned = _served(settings, catalog, since, questions=questions, after_ms=after_ms, say=say)
+            else:
+                learned = _replayed(settings, directory, questions=questions, after_ms=after_ms, say=say)
             trained = train(
-                rows,
-                clockwork.catalog,
+                learned.rows,
+                catalog,
                 directory=place,
                 version=version or datetime.now(UTC).strftime("%Y%m%dT%H%M%S"),
                 settings=training,
@@ -92,11 +99,40 @@ def command(
                 progress=lambda turn: say(str(turn), turn.share),
             )
     except NotTrainable as error:
-        raise ConfigError(f"{directory}: {error}") from None
+        raise ConfigError(f"{directory or 'from Kafka'}: {error}") from None
     except ModelRefused as error:
         raise ConfigError(f"--init {init}: {error.reason}") from None
-    report = training_report(trained, rows, records=source.rows, refused=source.refused)
+    report = training_report(trained, learned.rows, records=learned.records, refused=learned.refused)
     click.echo(msgspec.json.encode(report).decode() if as_json else readable(report))
+
+
+class Learned(NamedTuple):
+    """What a model is trained on, of how many records, and the dead letters among them by reason."""
+
+    rows: TrainingRows
+    records: int
+    refused: Mapping[str, int]
+
+
+def _replayed(settings: Settings, directory: Path, *, questions: int, after_ms: int, say: Say) -> Learned:
+    source = Source(directory, settings)
+    rows = labelled_rows(
+        source,
+        replayer(settings),
+        questions_max=questions,
+        after_ms=after_ms,
+        progress=lambda count, total: say(f"{count} of {total} records replayed", count / total),
+    )
+    return Learned(rows, source.rows, source.refused)
+
+
+def _served(
+    settings: Settings, catalog: Catalog, since: datetime | None, *, questions: int, after_ms: int, say: Say
+) -> Learned:
+    since_ms = 0 if since is None else int(since.replace(tzinfo=UTC).timestamp() * 1000)
+    with ServedLog(settings, since_ms=since_ms, progress=say) as log:
+        rows = served_rows(log, catalog, lists_max=questions, after_ms=after_ms)
+    return Learned(rows, log.records, log.refused)
 
 
 def training_of(training: TrainingSettings, *, monotone: tuple[str, ...] = (), **chosen: Any) -> TrainingSettings:
