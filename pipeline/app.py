@@ -9,7 +9,6 @@ import asyncio
 import gc
 import os
 import socket
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,11 @@ from faust.app.base import BootStrategy
 from faust.types import TP
 
 from features import schema
-from features.catalog import catalog
 from features.state import State
 from features.store.port import FeatureStore, Part, StateLost
 from features.store.redis import RedisStore
 from features.view import StateView
-from pipeline import agents, telemetry
+from pipeline import agents, models, telemetry
 from pipeline.config import Settings, Worker, load, require_actions, secret
 from pipeline.edge import WorkerEdge
 from pipeline.engine import Engine
@@ -33,14 +31,13 @@ from pipeline.kafka import driver
 from pipeline.kafka.clients import confluent, faust_credentials
 from pipeline.kafka.publisher import Publisher
 from pipeline.logs import get_logger
+from pipeline.model_control import Follower
 from pipeline.patience import StoreThread
 from pipeline.progress import Progress
 from pipeline.watchdog import LOOKS_PER_PERIOD, Probe, Watchdog, listen, watch
 from recommender.candidates import SOURCES
 from recommender.filters import filters
-from recommender.model.artefact import load as load_ranker
 from recommender.model.registry import Registry
-from recommender.ranker import Cascade
 from recommender.recommend import Recommender
 
 log = get_logger(__name__)
@@ -48,6 +45,7 @@ log = get_logger(__name__)
 REBALANCE_S = 30.0
 GC_THRESHOLD = 100_000  # records and rows hold no cycles: at the default of 700 the collector cost 4 us an event
 WATCHDOG_LOOK_S_MAX = 3.0
+MODEL_S = 10.0  # a worker that starts waits so long for its model; then it answers without
 
 
 class _WithoutProducer(BootStrategy):  # type: ignore[misc]
@@ -80,15 +78,17 @@ def build(settings: Settings) -> App:
     prefix = settings.kafka.topic_prefix
     out = agents.Out(prefix + schema.RECOMMENDATIONS, prefix + schema.SERVED_FEATURES, prefix + schema.DEAD_LETTERS)
     kinds = {prefix + name: name for name in schema.INPUT_TOPICS}
-    models: list[Registry] = []
+    registry = models.registry(settings)
+    control = Follower(settings.kafka, registry, model=settings.model.name, retry_s=settings.model.poll_ms / 1000)
 
     def open_desk(identities: Mapping[str, str]) -> agents.Desk:
         """Runs on the store thread, again and again until the store is there."""
+        control.start()
         opened = open_store(settings)
         for topic, identity in identities.items():
             opened.bind_log(topic, identity)
-        engine, registry = assemble(settings, opened, kinds=kinds, identities=identities)
-        models[:] = [registry]
+        engine = assemble(settings, opened, registry, kinds=kinds, identities=identities)
+        control.wait(MODEL_S)
         publisher = Publisher(
             settings.kafka,
             on_trouble=lambda cause: pause.set("publisher", cause),
@@ -113,7 +113,7 @@ def build(settings: Settings) -> App:
     )
     for topic in kinds:
         _attach_agent(app, topic, settings)
-    _attach_life(app, settings, store, progress, pause, models)
+    _attach_life(app, settings, store, progress, pause, control)
     return app
 
 
@@ -129,34 +129,32 @@ def open_store(settings: Settings) -> FeatureStore:
 
 
 def assemble(
-    settings: Settings, store: FeatureStore, *, kinds: Mapping[str, str], identities: Mapping[str, str]
-) -> tuple[Engine, Registry]:
+    settings: Settings,
+    store: FeatureStore,
+    registry: Registry,
+    *,
+    kinds: Mapping[str, str],
+    identities: Mapping[str, str],
+) -> Engine:
     """State, view, path and model over one store."""
     domain, asked = settings.domain, settings.recommend
     state = State(store, domain)
     view = StateView(store, domain, state.layout, freshness_ms=asked.freshness_ms)
-    features = catalog(domain, sources=[source.name for source in SOURCES])
-    model = settings.model
-    cascade = Cascade(model.cascade_trees, model.cascade_keep) if model.cascade_trees else None
-    registry = Registry(
-        Path(model.directory) / model.name,
-        lambda path: load_ranker(path, features, cascade=cascade, clock_s=time.perf_counter),
-    )
-    registry.refresh()
     path = Recommender(
         view,
-        features,
+        models.columns(settings),
         SOURCES,
         filters(asked.filters, domain=domain, layout=state.layout, blocked_items=asked.blocked_items),
         asked.quotas.shares,
         asked.candidates_max,
         registry.current,
         lambda: registry.cause,
+        shadow_of=registry.shadow,
         sample_rate=asked.served_sample,
         reasons=asked.reasons,
     )
     actions = {action.name: action for action in domain.actions}
-    return Engine(domain, state, view, path, kinds, identities, actions, asked.k), registry
+    return Engine(domain, state, view, path, kinds, identities, actions, asked.k)
 
 
 def _web(worker: Worker) -> bool:
@@ -218,23 +216,15 @@ def _attach_agent(app: App, topic: str, settings: Settings) -> None:
 
 
 def _attach_life(
-    app: App, settings: Settings, store: StoreThread, progress: Progress, pause: telemetry.Pause, models: list[Registry]
+    app: App, settings: Settings, store: StoreThread, progress: Progress, pause: telemetry.Pause, control: Follower
 ) -> None:
-    """What runs beside the agents: heartbeat, lag, model, signs of life from the broker, watchdog, and a clean end."""
+    """What runs beside the agents: heartbeat, lag, signs of life from the broker, watchdog, and a clean end."""
 
     async def beats() -> None:
         while not app.should_stop:
             await app.sleep(settings.redis.beat_ms / 1000)
             if app.edge.is_ready:
                 await _beat(app, store, progress)
-
-    async def model() -> None:
-        while not app.should_stop:
-            await app.sleep(settings.model.poll_ms / 1000)
-            for registry in models:
-                changed: bool = await asyncio.to_thread(registry.refresh)
-                if changed:
-                    log.info("another model serves", version=getattr(registry.current(), "version", None))
 
     def probe() -> Probe:
         return Probe(settings.kafka, topic=settings.kafka.topic_prefix + schema.USER_ACTIONS)
@@ -259,10 +249,11 @@ def _attach_life(
         await app.edge.release([Part(*tp) for tp in partitions])
 
     async def shutdown(_: Any, **__: Any) -> None:
+        await asyncio.to_thread(control.stop)
         if app.edge.is_ready:
             await asyncio.to_thread(app.edge.desk.publisher.close)
 
-    for task in (beats, model, broker, watchdog):
+    for task in (beats, broker, watchdog):
         app.task(task)
     app.on_partitions_revoked.connect(revoked)
     app.on_before_shutdown.connect(shutdown)

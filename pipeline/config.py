@@ -95,11 +95,12 @@ class Recommend(Section, frozen=True, forbid_unknown_fields=True):
 
 
 class Model(Section, frozen=True, forbid_unknown_fields=True):
-    """Which ranker serves: the newest good artefact below `directory`/`name`."""
+    """The registry below `directory`/`name`; which version serves is said on `model_control`."""
 
     directory: str = "models"
-    name: str = "ranker"
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")] = "ranker"
     poll_ms: Positive = 1_000
+    budget_ms: Annotated[float, msgspec.Meta(gt=0)] = 50.0
     cascade_trees: Millis = 0
     cascade_keep: Positive = 100
 

@@ -7,25 +7,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import redis
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from features.catalog import catalog
 from features.schema import INPUT_TOPICS
 from features.store import layout as names
 from features.store.port import ANEW, PHASES, Part, StateForeign
+from pipeline import models
 from pipeline.config import ConfigError, Settings, secret
 from pipeline.kafka.clients import confluent
 from pipeline.kafka.log_identity import identities
 from pipeline.kafka.reading import Range, Reader
 from pipeline.kafka.topics import check, load_topics
-from recommender.candidates import SOURCES
-from recommender.model.artefact import ModelRefused, load
-from recommender.model.registry import versions
+from pipeline.model_control import named, shadow_of
+from recommender.model.artefact import ModelRefused
+from recommender.model.registry import open_version
 
 Status = Literal["ok", "note", "wrong"]
 REDIS_VERSION_MIN = (7, 0)
@@ -33,6 +32,7 @@ MEMORY_SHARE_MAX = 0.85
 CLOCK_SKEW_MS_MAX = 1_000
 LAG_NOTED = 1_000
 ANSWER_S = 5.0
+MODEL_MEND = "`headrace models list` says more; `models rollback`, or train one with these settings"
 
 
 class Finding(NamedTuple):
@@ -62,13 +62,13 @@ def examine(settings: Settings) -> Iterator[Finding]:
         "topics": lambda: topics(admin, settings),
         "log identity": lambda: identity(admin, client, settings),
         "lag": lambda: lag(client, settings),
+        "model": lambda: model(settings),
     }
     for name, look in of_the_broker.items():
         if any(finding.status == "wrong" for finding in answers):  # each would wait out its own time limit
             yield Finding(name, "wrong", "not examined: the broker does not answer", "mend the broker first")
         else:
             yield from _guarded(name, look)
-    yield from _guarded("model", lambda: model(settings))
     yield from _guarded("clock", lambda: clock(client))
     client.close()
 
@@ -193,19 +193,23 @@ def lag(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
 
 
 def model(settings: Settings) -> Iterator[Finding]:
-    """Whether a ranker can serve."""
-    place = Path(settings.model.directory) / settings.model.name
-    found = versions(place)
-    if not found:
-        yield Finding("model", "note", f"none in {place}: answers are `partial`", "`headrace train DIR --out MODELS`")
-        return
-    features = catalog(settings.domain, sources=[source.name for source in SOURCES])
+    """Whether the version that model_control names can serve, and the shadow score."""
+    control = named(settings.kafka)
+    version, shadow = control.get(settings.model.name), control.get(shadow_of(settings.model.name))
+    if version is None:
+        mend = "`headrace train DIR --out MODELS`, then `headrace models promote VERSION`"
+        yield Finding("model", "note", "model_control names none: answers are `partial`", mend)
+    for role, each in (("serving", version), ("shadow", shadow)):
+        if each is not None:
+            yield _loads(settings, role, each)
+
+
+def _loads(settings: Settings, role: str, version: str) -> Finding:
     try:
-        ranker = load(place / found[0], features, clock_s=time.perf_counter)
-    except ModelRefused as error:
-        yield Finding("model", "wrong", f"{found[0]} is refused: {error.reason}", "train one with these settings")
-        return
-    yield Finding("model", "ok", f"{ranker.version}, {len(features.names)} features")
+        ranker = open_version(models.folder(settings), version, models.opener(settings))
+    except ModelRefused as refusal:
+        return Finding("model", "wrong", f"{role}: {version} is refused: {refusal.reason}", MODEL_MEND)
+    return Finding("model", "ok", f"{role}: {ranker.version}")
 
 
 def clock(client: redis.Redis) -> Iterator[Finding]:

@@ -6,11 +6,13 @@ Labels are bounded: topics and partitions of the deployment, fields of the schem
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
 from features.schema import RECORD_OF_TOPIC
 from pipeline.logs import get_logger
+from recommender.recommend import NO_VERSION
 from recommender.shadow import Divergence
 
 log = get_logger(__name__)
@@ -63,6 +65,14 @@ SHADOW_CORRELATION = Histogram(
 )
 # Answers that the shadow failed to score; the answers themselves lack nothing.
 SHADOW_FAILURES = Counter("headrace_shadow_failures_total", "Answers that the shadow could not score")
+# Which version scores as what: `serving` (shown) or `shadow`; `none` where no model does. One series a role.
+MODEL_SERVING = Gauge("headrace_model_serving", "1 for the version that scores", ["role", "version"])
+# 1 while the version that model_control names is not the one that scores: not there, or refused; the log says why.
+MODEL_MISSING = Gauge("headrace_model_missing", "1 while the version that was named does not score", ["role"])
+# Versions that failed a check when they were named; what served before goes on.
+MODEL_REFUSED = Counter("headrace_model_refused_total", "Versions refused", ["role"])
+# Records on model_control that break the contract; they change nothing.
+CONTROL_REFUSED = Counter("headrace_control_refused_total", "Records on model_control refused")
 # How long records have been waiting that nobody hands to the agent; at worker.watchdog_ms the worker exits with 75.
 STALLED_S = Gauge("headrace_stalled_seconds", "Time that the consumer has been silent in spite of waiting records")
 
@@ -77,6 +87,13 @@ def field_label(field: str) -> str:
     """
     name = field.split("[")[0].split(".")[0]
     return name if name in _FIELDS else "$"
+
+
+def note_model(role: str, before: str | None, version: str | None) -> None:
+    """Another version scores in this role now; None: none. The series of the one before goes."""
+    with suppress(KeyError):
+        MODEL_SERVING.remove(role, before or NO_VERSION)
+    MODEL_SERVING.labels(role, version or NO_VERSION).set(1)
 
 
 class ShadowFigures:
