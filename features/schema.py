@@ -96,6 +96,12 @@ class RecommendationRequest(msgspec.Struct, frozen=True, gc=False, omit_defaults
     item_context: ItemContext | None = None
 
 
+Rest = Annotated[
+    float,
+    msgspec.Meta(description="what the score holds beside its reasons: contributions + rest = score, within 1e-6"),
+]
+
+
 class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
     """One contribution to an item's score, in human words."""
 
@@ -104,16 +110,13 @@ class Reason(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RecommendedItem(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One ranked item; `source` is the candidate source that proposed it first, `given` for a request's own list.
-
-    With reasons comes `rest`: the model's base and every other contribution. Reasons and rest add up to the score.
-    """
+    """One ranked item; `source` is the candidate source that proposed it first, `given` for a request's own list."""
 
     item_id: str
     score: float
     source: str
     reasons: list[Reason] | None = None
-    rest: float | None = None
+    rest: Rest | None = None
 
 
 class ModelRef(msgspec.Struct, frozen=True):
