@@ -59,18 +59,21 @@ def judge(
     queries_min: int = QUERIES_MIN,
     seed: int = 0,
 ) -> Verdict:
-    """The gate against the ranker that serves, on the queries of `rows` that are newer than both windows (`after_ms`).
+    """The gate against the ranker that serves, on the labelled lists of `rows` that are newer than both windows
+    (`after_ms`).
 
     Fewer than `queries_min` of them prove nothing. `seed` is the bootstrap's.
     """
     alone = judge_alone(candidate, latency_ms=latency_ms, budget_ms=budget_ms)
     rows = rows.slice(int(np.searchsorted(rows.ts_ms, after_ms, side="right")), len(rows))
-    found = msgspec.structs.replace(alone, serving=serving.version, queries=len(rows))
-    if len(rows) < queries_min:
-        few = f"{len(rows)} labelled lists after both training windows, at least {queries_min} are needed"
+    labelled = _labelled(rows)
+    queries = int(labelled.sum())
+    found = msgspec.structs.replace(alone, serving=serving.version, queries=queries)
+    if queries < queries_min:
+        few = f"{queries} labelled lists after both training windows, at least {queries_min} are needed"
         return msgspec.structs.replace(found, refused=[*alone.refused, few])
-    mine, theirs = _ndcg(candidate, rows), _ndcg(serving, rows)
-    lead = paired(mine, theirs, users=rows.users, seed=seed)
+    mine, theirs = _ndcg(candidate, rows)[labelled], _ndcg(serving, rows)[labelled]
+    lead = paired(mine, theirs, users=rows.users[labelled], seed=seed)
     return msgspec.structs.replace(
         found,
         ndcg=float(mine.mean()),
@@ -86,6 +89,12 @@ def _not_better(lead: Estimate, serving: str) -> list[str]:
     if lead.low > 0:
         return []
     return [f"not better than {serving}: NDCG@{K} {lead.mean:+.4f}, 95 % interval {lead.low:+.4f} to {lead.high:+.4f}"]
+
+
+def _labelled(rows: TrainingRows) -> NDArray[np.bool_]:
+    """bool[Q]: whether a list holds anything that was acted on; for the others every ranking is as good."""
+    of = np.repeat(np.arange(len(rows)), rows.groups)
+    return np.bincount(of, weights=rows.grades > 0, minlength=len(rows)) > 0
 
 
 def _ndcg(ranker: Ranker, rows: TrainingRows) -> NDArray[np.float64]:
