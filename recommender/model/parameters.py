@@ -24,8 +24,7 @@ PARAMETERS: Parameters = {
     "min_data_in_leaf": 100,
     "feature_fraction": 0.3,
     "bagging_fraction": 0.8,
-    "bagging_freq": 1,
-    "bagging_by_query": True,
+    "bagging_freq": 1,  # of rows: by query, LightGBM 4.7.0 adds the left-out rows' scores to wrong rows, row 0 before all
     "lambda_l2": 20.0,
     "max_cat_threshold": 16,
     "cat_smooth": 20.0,

@@ -45,23 +45,16 @@ def report_png(
 
 def _curve(axes: Any, rounds: Sequence[Round], trees: int, lists: int) -> None:
     numbers = [found.tree for found in rounds]
-    axes.plot(numbers, [found.train for found in rounds], color=LEARNED, label="learned from")
-    axes.plot(numbers, [found.validation for found in rounds], color=HELD_OUT, label=f"held out: {lists} newest lists")
     chosen = min((found for found in rounds if found.tree >= trees), default=rounds[-1])
+    held_out = f"held out, {lists} newest lists: {chosen.validation:.3f} at {chosen.tree} trees"
+    axes.plot(numbers, [found.train for found in rounds], color=LEARNED, label="learned from")
+    axes.plot(numbers, [found.validation for found in rounds], color=HELD_OUT, label=held_out)
     axes.axvline(chosen.tree, color=INK, linewidth=0.8, linestyle=":")
     axes.plot([chosen.tree], [chosen.validation], "o", color=HELD_OUT, markersize=5)
-    axes.annotate(
-        f"{chosen.tree} trees: {chosen.validation:.3f}",
-        (chosen.tree, chosen.validation),
-        xytext=(0, -16),
-        textcoords="offset points",
-        ha="center" if numbers[0] + 2 < chosen.tree < numbers[-1] - 2 else "left",
-        color=HELD_OUT,
-        fontsize=9,
-    )
     axes.set_xlabel("trees")
     axes.set_ylabel("NDCG@10")
-    axes.legend(frameon=False, fontsize=9, loc="best")
+    # above the panel: wherever it stood inside, some curve would run through it
+    axes.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2)
     _plain(axes, grid="y")
 
 
