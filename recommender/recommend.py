@@ -27,6 +27,7 @@ Level = Literal["full", "partial", "popular"]
 NO_VERSION = "none"
 GIVEN_SOURCE = "given"
 POPULAR_SOURCES = frozenset({"trending", "new"})
+EXPLAINED_MAX = 100  # items of one answer: 20 reasons each are 300 kB of the record's megabyte, and 0.1 s of CPU
 NO_REASONS = "no reasons"  # how a cause begins that tells of answers without them
 
 
@@ -204,12 +205,13 @@ class Recommender:
         """The answer with its reasons; a failure is a cause, never a lost answer. One thread only, as `contributions`."""
         if self._explainer is None:
             self._explainer = Explainer(self.catalog.names, self.catalog.categorical)
+        rows, unexplained = answer.matrix[:EXPLAINED_MAX], max(0, len(answer.matrix) - EXPLAINED_MAX)
         try:
-            parts = ranker.contributions(answer.matrix)
-            explained = self._explainer.explain(answer.matrix, parts, answer.scores, top=self.reasons)
+            parts = ranker.contributions(rows)
+            explained = self._explainer.explain(rows, parts, answer.scores[:EXPLAINED_MAX], top=self.reasons)
         except Exception as error:
             return _unexplained(answer, type(error).__name__)
-        whole = replace(answer, explained=explained)
+        whole = replace(answer, explained=[*explained, *[None] * unexplained])
         return whole if all(explained) else _unexplained(whole, "contributions that do not add up")
 
     def compare(self, query: Query, ready: Hydrated, scores: NDArray[np.float64], shadow: Ranker) -> Divergence:

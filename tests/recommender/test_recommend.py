@@ -8,6 +8,7 @@ from features.domain import Action, Attribute, Domain
 from features.ids import hash64
 from features.schema import ITEMS, USER_ACTIONS, Item, UserAction
 from features.store.port import StoreAway
+from recommender import recommend
 from recommender.candidates import SOURCES
 from recommender.model.served_lists import LogEntry, acted, newest_served, shown
 from recommender.model.served_rows import labelled, stacked
@@ -299,6 +300,13 @@ def test_each_shown_item_carries_its_reasons_and_they_add_up_to_its_score():
     for item_id, score, explained in zip(answer.item_ids, answer.scores, answer.explained, strict=True):
         assert [reason.text for reason in explained.reasons] == [f"its price is {item_id[1:]}"]
         assert explained.reasons[0].contribution + explained.rest == score
+
+
+def test_of_a_long_list_only_the_head_is_explained(monkeypatch):
+    monkeypatch.setattr(recommend, "EXPLAINED_MAX", 2)
+    answer = ask(with_reasons(), k=3)
+    assert (answer.level, answer.cause) == ("full", None)
+    assert [each is None for each in answer.explained] == [False, False, True]
 
 
 def test_reasons_that_do_not_add_up_are_left_out_and_the_cause_says_so():
