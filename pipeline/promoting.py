@@ -139,7 +139,9 @@ def _verdict(
         return alone
     against, problem = _opponent(place, version, serving, open_model)
     if held_out is None and not problem:
-        problem = f"{serving} serves: labelled lists are needed to compare with it (--on DIR), or --force"
+        problem = (
+            f"{serving} serves: labelled lists are needed to compare with it (--on DIR or --from-kafka), or --force"
+        )
     if against is None or held_out is None:
         return msgspec.structs.replace(alone, serving=serving, refused=[*alone.refused, problem])
     after_ms = max(manifest.window.last_ts_ms, read_manifest(place / serving).window.last_ts_ms)

@@ -15,9 +15,10 @@ from confluent_kafka import KafkaException
 from pipeline.cli import with_settings
 from pipeline.cli.progress import Say, bar
 from pipeline.config import ConfigError, Settings
+from pipeline.kafka.served_log import ServedLog, served_rows
 from pipeline.model_control import named
-from pipeline.models import folder
-from pipeline.offline import Source, labelled_rows, replayer
+from pipeline.models import columns, folder
+from pipeline.offline import QUESTIONS_MAX, Source, labelled_rows, replayer
 from pipeline.promoting import HeldOut, Listed, Outcome, listing, promote, roll_back, set_shadow
 from recommender.model.artefact import ModelRefused, check_version, read_manifest
 from recommender.model.rows import TrainingRows
@@ -77,18 +78,24 @@ def show(*, settings: Settings, version: str, as_json: bool) -> None:
 @click.option(
     "--on", type=click.Path(path_type=Path, file_okay=False, exists=True), help="A data set folder to compare on."
 )
+@click.option("--from-kafka", is_flag=True, help="Compare on what the workers served, from the configured topics.")
 @click.option("--force", is_flag=True, help="Without the comparison, never without the checks; it is logged.")
 @JSON
 @with_settings
-def promote_version(*, settings: Settings, version: str, on: Path | None, force: bool, as_json: bool) -> None:
+def promote_version(
+    *, settings: Settings, version: str, on: Path | None, from_kafka: bool, force: bool, as_json: bool
+) -> None:
     """Let VERSION serve: every load check, then the gate. Exit 1 where it is refused.
 
     The gate compares it with the serving one on labelled lists that are newer than what either has learned from; the
     lower end of the 95 % interval of its lead in NDCG@10 has to be above 0. Where nothing serves yet, it is the latency
-    budget alone.
+    budget alone. Lists from Kafka are those that the serving version chose and put in order.
     """
+    if on is not None and from_kafka:
+        raise ConfigError("promote: --on DIR or --from-kafka, not both")
     with bar() as say:
-        outcome = promote(settings, version, now_ms=_now_ms(), held_out=_held_out(settings, on, say=say), force=force)
+        held_out = _served(settings, say=say) if from_kafka else _held_out(settings, on, say=say)
+        outcome = promote(settings, version, now_ms=_now_ms(), held_out=held_out, force=force)
     _report(outcome, as_json=as_json)
 
 
@@ -110,7 +117,7 @@ def shadow(*, settings: Settings, version: str, as_json: bool) -> None:
 
 
 def _held_out(settings: Settings, on: Path | None, *, say: Say) -> HeldOut | None:
-    """Where the gate's lists come from: the one place for another origin."""
+    """The gate's lists from a folder."""
     if on is None:
         return None
 
@@ -121,6 +128,16 @@ def _held_out(settings: Settings, on: Path | None, *, say: Say) -> HeldOut | Non
         return labelled_rows(Source(on, settings), replayer(settings), after_ms=after_ms, progress=heard)
 
     return from_folder
+
+
+def _served(settings: Settings, *, say: Say) -> HeldOut:
+    """The gate's lists as they were served."""
+
+    def from_kafka(after_ms: int) -> TrainingRows:
+        with ServedLog(settings, progress=say) as log:
+            return served_rows(log, columns(settings), lists_max=QUESTIONS_MAX, after_ms=after_ms)
+
+    return from_kafka
 
 
 def _control(settings: Settings) -> tuple[dict[str, str], str | None]:

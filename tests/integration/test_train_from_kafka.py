@@ -19,6 +19,7 @@ from recommender.model import join
 from recommender.model.artefact import read_manifest
 from recommender.model.served_rows import NOT_SHOWN
 from recommender.served import unpack
+from tests.integration.artefacts import write_version
 from tests.integration.worlds import World, action, now_ms, traffic, wait
 
 pytestmark = pytest.mark.services
@@ -132,6 +133,12 @@ def test_a_ranker_learns_from_the_bytes_that_were_served_and_a_crash_changes_not
     report = json.loads(done.stdout)
     assert (report["lists"], report["rows"], report["labelled"]) == (len(shown), len(rows.items), len(shown))
     assert report["dropped"][join.REPEATED_LISTS] == again.dropped[join.REPEATED_LISTS]
+    for seed, version in enumerate(("old", "new")):
+        write_version(world.settings, version, seed=seed)
+    assert headrace(world, "models", "promote", "old").exit_code == 0
+    judged = json.loads(headrace(world, "models", "promote", "new", "--from-kafka", "--json").stdout)
+    assert judged["verdict"]["queries"] == len(shown)
+    assert "at least" in judged["refused"][0]
     manifest = read_manifest(world.directory / "models" / "ranker" / "v1")
     assert manifest.features_hash == replayer(world.settings).catalog.fingerprint
     assert manifest.window.queries == len(shown)
