@@ -116,3 +116,13 @@ def test_a_secret_comes_from_its_variable_or_its_file_and_stands_in_no_settings(
 def test_who_applies_events_needs_actions():
     with pytest.raises(ConfigError, match=r"headrace init.*\[\[actions\]\]"):
         require_actions(Settings())
+
+
+def test_the_training_section_reads_constraints_from_file_and_environment(tmp_path):
+    path = tmp_path / "worker.toml"
+    path.write_text('[training]\nleaves = 15\nmonotone = {"item_*_rate_*" = 1}\n')
+    assert load(path, {}).training.monotone == {"item_*_rate_*": 1}
+    found = load(path, {"HEADRACE_TRAINING_MONOTONE": '{"price": -1}', "HEADRACE_TRAINING_SEARCH": "0"}).training
+    assert (found.leaves, found.search, found.monotone) == (15, 0, {"price": -1})
+    with pytest.raises(ConfigError, match=r"monotone"):
+        load(None, {"HEADRACE_TRAINING_MONOTONE": '{"price": 2}'})

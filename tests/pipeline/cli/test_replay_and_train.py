@@ -1,6 +1,7 @@
 import gzip
 import json
 import random
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -8,6 +9,12 @@ from click.testing import CliRunner
 
 from features.schema import RECOMMENDATIONS
 from pipeline.cli import main
+from pipeline.config import Settings
+from pipeline.offline import Source, labelled_rows, replayer, settings_for
+from recommender.model.boosting import ndcg_at_10
+from recommender.model.fitting import fit_ranker
+from recommender.model.training_settings import TrainingSettings
+from tests.datasets import dataset
 
 SETTINGS = """
 [[actions]]
@@ -101,6 +108,101 @@ def test_a_model_is_trained_into_the_registry_and_ranks_a_replay(folder, tmp_pat
     run("replay", folder, "--out", out, "--model", found["path"], "--json")
     answers = read(out)
     assert answers[-1]["model"]["version"] == "v1"
+
+
+def test_training_tells_what_it_read_tried_and_found(folder, tmp_path):
+    with (folder / "user_actions.jsonl").open("a") as stream:
+        stream.write("{cut\n")
+    args = ("train", folder, "--out", tmp_path / "models", "--trees", 6, "--search", 2, "--seed", 3)
+    found = run(*args, "--version", "v1", "--json")
+    assert (found["records"], found["lists"], found["rows"], found["labelled"]) == (141, 60, 300, 60)
+    assert sum(found["refused"].values()) == 1
+    assert len(found["tried"]) == 3
+    assert found["trees"] <= 6
+    assert found["parameters"]["seed"] == 3
+    assert len(found["rounds"][0]) == 3
+    assert found["metrics"]["queries"] == 12
+    result = CliRunner().invoke(main, [str(arg) for arg in (*args, "--version", "v2")])
+    assert result.exit_code == 0, result.output
+    assert "141 records read, 1 refused" in result.output
+    assert "60 lists of together 300 rows, 60 with a label" in result.output
+    assert "as configured" in result.output
+    assert "held out: ndcg@10 " in result.output
+    assert f"{tmp_path / 'models' / 'ranker' / 'v2'}: " in result.output.replace("\n", "")
+
+
+def test_the_options_go_over_the_configured_section(folder, tmp_path):
+    with (folder / "worker.toml").open("a") as stream:
+        stream.write('\n[training]\nleaves = 5\nsearch = 0\nmonotone = {"price" = -1}\n')
+    found = run("train", folder, "--out", tmp_path / "models", "--trees", 4, "--learning-rate", 0.2, "--json")
+    assert (found["leaves"], found["parameters"]["learning_rate"], len(found["tried"])) == (5, 0.2, 1)
+    assert found["parameters"]["monotone_constraints"].count(-1) == 1
+    again = run("train", folder, "--out", tmp_path / "models", "--trees", 4, "--monotone", "price*=1", "--json",
+                "--version", "w")  # fmt: skip
+    assert again["parameters"]["monotone_constraints"].count(1) > 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--monotone", "item_nothing_*=1", "no feature is named like 'item_nothing_*'"),
+        ("--monotone", "price", "--monotone price: not PATTERN=1 or PATTERN=-1"),
+        ("--trees", 0, "Expected `int` >= 1 - at `$.trees_max`"),
+        ("--init", "v9", "--init v9: manifest.json: No such file or directory"),
+    ],
+)
+def test_what_cannot_be_trained_that_way_is_said_in_one_line(folder, tmp_path, option, value, said):
+    result = CliRunner().invoke(main, ["train", str(folder), "--out", str(tmp_path / "m"), option, str(value)])
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_version_is_grown_on_by_what_came_after_it(folder, tmp_path):
+    path = folder / "impressions.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:30]))
+    args = ("train", folder, "--out", tmp_path / "models", "--trees", 40, "--search", 0, "--json")
+    first = run(*args, "--version", "v1")
+    path.write_text("".join(lines))
+    grown = run(*args, "--version", "v2", "--init", "v1")
+    assert (first["lists"], grown["lists"], grown["init"]) == (30, 30, "v1")
+    assert first["trees"] < grown["trees"] <= 40
+    manifest = json.loads((tmp_path / "models" / "ranker" / "v2" / "manifest.json").read_bytes())
+    assert manifest["window"]["queries"] == 60
+
+
+def test_debiasing_is_refused_for_a_log_without_shown_lists(folder, tmp_path):
+    (folder / "impressions.jsonl").unlink()
+    with (folder / "user_actions.jsonl").open("w") as stream:
+        for n in range(400):
+            ts_ms = 1_600_000_000_000 + n * 60_000
+            click = {"event_id": f"e{n}", "user_id": f"u{n // 40}", "item_id": f"i{n % 7}", "action": "click"}
+            stream.write(json.dumps(click | {"ts_ms": ts_ms}) + "\n")
+    result = CliRunner().invoke(main, ["train", str(folder), "--out", str(tmp_path / "m"), "--position-bias"])
+    assert result.exit_code == 2
+    assert "these rows do not know where they were shown" in result.stderr
+
+
+@pytest.mark.data
+def test_a_prefix_of_a_real_log_makes_the_same_ranker_on_one_thread_and_on_two(tmp_path):
+    """RankLens, its first 500 lists of 24 items."""
+    log = dataset("ranklens")
+    for name, count in (("items", 3_000), ("impressions", 500), ("user_actions", 2_200)):
+        with gzip.open(log / f"{name}.jsonl.gz", "rt") as lines:
+            (tmp_path / f"{name}.jsonl").write_text("".join(islice(lines, count)))
+    settings = settings_for(tmp_path, Settings())
+    clockwork = replayer(settings)
+    rows = labelled_rows(Source(tmp_path, settings), clockwork, questions_max=250)
+    one, two = (
+        fit_ranker(rows, clockwork.catalog, settings=TrainingSettings(trees_max=15, search=0, threads=threads))
+        for threads in (1, 2)
+    )
+    assert one.model == two.model
+    assert one.rounds == two.rounds
+    held_out = rows.slice(200, 250)
+    by_chance = ndcg_at_10(np.zeros(len(held_out.items)), held_out).mean()
+    assert one.metrics["ndcg@10"] > by_chance + 0.1
 
 
 def test_training_rows_can_be_taken_away(folder, tmp_path):
