@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 from features.scene import Floats, Hashes
 from features.schema import Impression, UserAction
 from recommender.model.plan import Plan
-from recommender.model.rows import TrainingRows
+from recommender.model.rows import TrainingRows, hashed_order
 from recommender.query import Query
 from recommender.recommend import Hydrated
 from recommender.replay import Entry, Replayer
-from recommender.selection import best_first
 
 LOST = "questions whose answer no source found"
 PROGRESS_EVERY = 1_000
@@ -125,7 +124,7 @@ def thinned(question: Question, negatives_max: int) -> Question:
     query_id, matrix, items, grades, places = question
     if len(items) - np.count_nonzero(grades) <= negatives_max:
         return question
-    order = best_first(np.zeros(len(items)), items, query_id=query_id)
+    order = hashed_order(items, matrix, np.array([len(items)]), [query_id])
     negatives = order[grades[order] == 0][:negatives_max]
     kept = np.sort(np.concatenate([np.flatnonzero(grades > 0), negatives]))
     return Question(query_id, matrix[kept], items[kept], grades[kept], places[kept])
