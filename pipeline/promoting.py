@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 
@@ -23,7 +22,6 @@ from recommender.model.manifest import Window, golden_rows
 from recommender.model.promotions import Promotion
 from recommender.model.registry import open_version, versions
 from recommender.model.rows import TrainingRows
-from recommender.ranker import Ranker
 
 HeldOut = Callable[[int], TrainingRows]  # the labelled rows of queries newer than so many epoch milliseconds
 
@@ -137,13 +135,16 @@ def _verdict(
     alone = judge_alone(candidate, latency_ms=took_ms, budget_ms=settings.model.budget_ms)
     if serving is None or force:
         return alone
-    against, problem = _opponent(place, version, serving, open_model)
-    if held_out is None and not problem:
-        problem = (
-            f"{serving} serves: labelled lists are needed to compare with it (--on DIR or --from-kafka), or --force"
-        )
-    if against is None or held_out is None:
-        return msgspec.structs.replace(alone, serving=serving, refused=[*alone.refused, problem])
+    if version == serving:
+        return msgspec.structs.replace(alone, refused=[f"{version} serves already"])
+    if held_out is None:
+        needed = f"{serving} serves: labelled lists are needed to compare with it (--on DIR), or --force"
+        return msgspec.structs.replace(alone, serving=serving, refused=[*alone.refused, needed])
+    try:
+        against = open_version(place, serving, open_model)
+    except ModelRefused as refusal:
+        why = f"{serving}, which model_control names, cannot be compared with: {refusal.reason}; --force goes without"
+        return msgspec.structs.replace(alone, serving=serving, refused=[*alone.refused, why])
     after_ms = max(manifest.window.last_ts_ms, read_manifest(place / serving).window.last_ts_ms)
     return judge(
         candidate,
@@ -153,21 +154,6 @@ def _verdict(
         latency_ms=took_ms,
         budget_ms=settings.model.budget_ms,
     )
-
-
-def _opponent(
-    place: Path, version: str, serving: str, open_model: Callable[[Path], Ranker]
-) -> tuple[Ranker | None, str]:
-    """The serving ranker, or why there can be no comparison with it."""
-    if version == serving:
-        return None, f"{version} serves already"
-    try:
-        return open_version(place, serving, open_model), ""
-    except ModelRefused as refusal:
-        return (
-            None,
-            f"{serving}, which model_control names, cannot be compared with: {refusal.reason}; --force goes without",
-        )
 
 
 def _name(settings: Settings, model: str, line: Promotion) -> None:

@@ -34,7 +34,15 @@ from pipeline.kafka.topics import create, load_topics
 
 TICK_S = 0.1
 RATE_SPAN_S = 2.0
-SMALL = ("--questions", "1500", "--trees", "60")  # a ranker in seconds: each question costs 2 to 5 ms of CPU
+VERSION = "demo"
+SMALL = (
+    "--questions",
+    "1500",
+    "--trees",
+    "60",
+    "--search",
+    "0",
+)  # a ranker in seconds: each question costs 2 to 5 ms of CPU
 STANDSTILL_S = 15.0  # a killed worker's partitions are free again after 6 to 9 s, its successor needs 3 s to join
 SETTLE_S = 60.0  # without any progress; a dead worker's partitions are free again after 6 to 9 s
 
@@ -177,6 +185,7 @@ class Demo:
         if pid := self._servers.revive_redis():
             self._say(f"Redis ended and runs again on its append-only file, pid {pid}")
         self._servers.check()
+        self._trainer.check()
         worker_trouble = self.worker.check(now_s)
         if worker_trouble and worker_trouble != self._worker_trouble:
             self._say(worker_trouble)
@@ -268,9 +277,11 @@ class Demo:
         sample = self._directory / "sample"
         rows = sum(self._plan.sample(sample).values())
         self._say(f"training a small ranker from the first {rows} records")
-        out = str(self._directory / "models")
-        argv = _headrace(config, "train", str(sample), "--out", out, *SMALL)
-        return Trainer(argv, log=self._directory / "train.log", say=self._say)
+        commands = (
+            _headrace(config, "train", str(sample), "--version", VERSION, *SMALL),
+            _headrace(config, "models", "promote", VERSION),
+        )
+        return Trainer(commands, log=self._directory / "train.log", say=self._say)
 
     def _end_traffic(self) -> None:
         self.traffic.stop()

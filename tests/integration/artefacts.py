@@ -8,8 +8,10 @@ import numpy as np
 
 from pipeline import models
 from pipeline.config import Settings
+from recommender.model.artefact import save
+from recommender.model.fitting import fit_ranker
 from recommender.model.rows import TrainingRows
-from recommender.model.training import train
+from recommender.model.training import manifest_of
 from recommender.model.training_settings import TrainingSettings
 
 LISTS, SIZE = 60, 10
@@ -31,4 +33,6 @@ def write_version(settings: Settings, version: str, *, seed: int = 1, first_ts_m
         tuple(f"q{number}" for number in range(LISTS)),
     )
     small = TrainingSettings(trees_max=20, search=0, patience=20)
-    return train(rows, features, directory=models.folder(settings), version=version, settings=small).path
+    fitted = fit_ranker(rows, features, settings=small)
+    manifest = manifest_of(fitted, rows, features, version=version)
+    return save(models.folder(settings) / version, fitted.model, manifest)

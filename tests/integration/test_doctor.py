@@ -17,6 +17,8 @@ from pipeline.cli import main
 from pipeline.config import load
 from pipeline.kafka.delivery import Delivery
 from pipeline.kafka.log_identity import identities
+from pipeline.model_control import name_version
+from tests.integration.artefacts import write_version
 
 pytestmark = pytest.mark.services
 
@@ -180,11 +182,25 @@ def test_a_state_far_beyond_the_log_is_wrong(settings, doctor):
     assert "the log ends at" in found["lag"]["seen"]
 
 
-def test_a_model_that_cannot_be_read_is_wrong(doctor, tmp_path):
+def test_a_named_model_that_cannot_be_read_is_wrong_and_one_that_nobody_named_is_not_looked_at(
+    settings, doctor, tmp_path
+):
     (tmp_path / "models" / "ranker" / "v1").mkdir(parents=True)
+    assert doctor()[0]["model"]["status"] == "note"
+    name_version(settings.kafka, "ranker", "v1", ts_ms=1)
     found, exit_code = doctor()
     assert exit_code == 1
-    assert "v1 is refused" in found["model"]["seen"]
+    assert "serving: v1 is refused: manifest.json" in found["model"]["seen"]
+    assert "headrace models" in found["model"]["mend"]
+
+
+def test_a_named_model_and_a_shadow_that_load_are_ok(settings, doctor):
+    write_version(settings, "v1")
+    for model in ("ranker", "ranker.shadow"):
+        name_version(settings.kafka, model, "v1", ts_ms=1)
+    found, exit_code = doctor()
+    assert exit_code == 0, found
+    assert found["model"]["status"] == "ok"
 
 
 def test_no_actions_configured_is_wrong(broker, redis):
