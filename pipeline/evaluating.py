@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from shutil import copytree
+from typing import Any, Protocol
 
 import lightgbm
 import msgspec
@@ -18,21 +19,25 @@ from pipeline.config import ConfigError, Settings
 from pipeline.offline import Source, settings_for
 from recommender.evaluation import next_item
 from recommender.evaluation.report import Judged, Report, report
-from recommender.evaluation.rerank import Judgement, Watch, cut, rerank
-from recommender.model.artefact import ModelRefused, read_manifest
+from recommender.evaluation.rerank import Judgement, cut, rerank
+from recommender.model.artefact import ModelRefused, read_manifest, save
 from recommender.model.artefact import load as load_ranker
 from recommender.model.fitting import fit_ranker
 from recommender.model.log_columns import LogColumns, read_columns
 from recommender.model.parameters import NotTrainable
 from recommender.model.plan import Kind, Plan, plan, positive
 from recommender.model.rows import TrainingRows
+from recommender.model.training import manifest_of
 from recommender.model.training_settings import TrainingSettings
+from recommender.query import Query
 from recommender.ranker import LightGBMRanker, Ranker
+from recommender.recommend import Hydrated
 from recommender.replay import Replayer
 
 QUESTIONS_MAX = 20_000
 ROWS_MAX = 500_000  # of a training matrix: 200 columns of float32 are 400 MB; twice as many gained nothing (serenade)
 SEED = 20_181_107
+EVALUATED = "evaluated"  # the version of the protocol's own ranker
 
 Say = Callable[..., None]  # `pipeline.cli.progress.bar`
 
@@ -53,8 +58,28 @@ class Options:
     without_attributes: tuple[str, ...] = ()
 
 
+class Companion(Protocol):
+    """What goes along with `rerank_folder`: `pipeline.lockstep` does."""
+
+    def begin(self, settings: Settings, clockwork: Replayer, questions: range) -> None:
+        """Before the first record. questions: the numbers of the test's."""
+        ...
+
+    def serve(self, save: Callable[[Path], Path]) -> None:
+        """At the cut: `save(folder)` puts the ranker there as a version and returns its path."""
+        ...
+
+    def watch(self, question: int, query: Query, ready: Hydrated, scores: NDArray[np.float64]) -> None:
+        """At every question of the test."""
+        ...
+
+    def end(self) -> None:
+        """After the last record."""
+        ...
+
+
 def rerank_folder(
-    directory: Path, settings: Settings, options: Options, *, say: Say, watch: Watch | None = None
+    directory: Path, settings: Settings, options: Options, *, say: Say, companion: Companion | None = None
 ) -> tuple[Report, Judgement, Plan]:
     """Shown lists ordered again; see `recommender.evaluation.rerank`."""
     settings = without(settings_for(directory, settings), options)
@@ -65,16 +90,26 @@ def rerank_folder(
     if not 0 < border < len(asked):
         raise EvaluationError(f"{directory}: {len(asked)} lists with a label, too few to train and to test")
     clockwork = _clockwork(settings, options, filters=settings.recommend.filters)
+    if companion is not None:
+        companion.begin(settings, clockwork, range(border, len(asked)))
     sizes = columns.lists.sizes[np.isin(columns.lists.at, asked.at[:border])]
     judgement = rerank(
         source,
         asked,
         clockwork,
-        fit=_fit(clockwork, options, say, first_test_ms=int(asked.ts_ms[border])),
+        fit=_fit(
+            clockwork,
+            options,
+            say,
+            first_test_ms=int(asked.ts_ms[border]),
+            serve=None if companion is None else companion.serve,
+        ),
         questions_max=_within(options.questions_max, float(sizes.mean())),
         progress=lambda count: say("replaying", count / columns.records),
-        watch=watch,
+        watch=None if companion is None else companion.watch,
     )
+    if companion is not None:
+        companion.end()
     facts = {"protocol": "rerank", "data": directory.name, "position": options.use_position}
     return (
         _report(judgement, columns, border_at=int(asked.at[border]), domain_of=settings, facts=facts),
@@ -176,8 +211,18 @@ def _clockwork(settings: Settings, options: Options, *, filters: tuple[str, ...]
     )
 
 
-def _fit(clockwork: Replayer, options: Options, say: Say, *, first_test_ms: int) -> Callable[..., Ranker]:
-    """Makes the protocol's ranker out of rows; or, for `--model`, the artefact, refused where it has seen the test."""
+def _fit(
+    clockwork: Replayer,
+    options: Options,
+    say: Say,
+    *,
+    first_test_ms: int,
+    serve: Callable[[Callable[[Path], Path]], None] | None = None,
+) -> Callable[..., Ranker]:
+    """Makes the protocol's ranker out of rows; or, for `--model`, the artefact, refused where it has seen the test.
+
+    `serve` gets what writes the ranker into a registry's folder.
+    """
 
     def fit(rows: TrainingRows, held_out: TrainingRows | None = None) -> Ranker:
         say(f"training on {len(rows)} questions")
@@ -191,11 +236,18 @@ def _fit(clockwork: Replayer, options: Options, say: Say, *, first_test_ms: int)
             )
         except NotTrainable as error:
             raise EvaluationError(str(error)) from None
+        if serve is not None:
+            manifest = manifest_of(fitted, rows, clockwork.catalog, version=EVALUATED)
+            serve(lambda folder: save(folder / EVALUATED, fitted.model, manifest))
         booster = lightgbm.Booster(model_str=fitted.model)
-        return LightGBMRanker(booster, "evaluated", clockwork.catalog.fingerprint, fitted.trees)
+        return LightGBMRanker(booster, EVALUATED, clockwork.catalog.fingerprint, fitted.trees)
 
     def given(rows: TrainingRows, held_out: TrainingRows | None = None) -> Ranker:  # noqa: ARG001
-        return _given(options.model or Path(), clockwork, first_test_ms)
+        model = options.model or Path()
+        ranker = _given(model, clockwork, first_test_ms)
+        if serve is not None:
+            serve(lambda folder: Path(copytree(model, folder / ranker.version)))
+        return ranker
 
     return given if options.model else fit
 

@@ -69,6 +69,7 @@ class Replayer:
 
     feed() queues a record, settle() applies what is queued (it happens by itself every `batch_max` records). The
     n-th record of a topic has offset n of its partition 0, so marks, counters and digest are those of such a log.
+    on_apply(topic, facts) hears of every batch that was applied.
     """
 
     def __init__(
@@ -84,11 +85,13 @@ class Replayer:
         ranker_of: Callable[[], Ranker | None] = lambda: None,
         sources: Sequence[CandidateSource] = SOURCES,
         batch_max: int = 2_000,
+        on_apply: Callable[[str, Sequence[Fact]], None] | None = None,
     ) -> None:
         self.domain = domain
         self.k = k
         self.use_position = use_position
         self.batch_max = batch_max
+        self.on_apply = on_apply
         self.store = MemoryStore()
         self.state = State(self.store, domain)
         self.layout = self.state.layout
@@ -119,6 +122,8 @@ class Replayer:
         for topic in APPLY_ORDER:
             if facts := self._pending[topic]:
                 self.state.apply(Part(topic, 0), facts, last=facts[-1].offset)
+                if self.on_apply is not None:
+                    self.on_apply(topic, facts)
                 self._pending[topic] = []
         self._queued = 0
         self.view.advance(wall_ms=0)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -16,6 +17,10 @@ from pipeline.evaluating import QUESTIONS_MAX, Options, next_item_folder, rerank
 from pipeline.tables import print_report
 from recommender.evaluation.report import Report
 
+if TYPE_CHECKING:
+    from pipeline.lockstep import Comparison
+
+EXIT_DIFFERS = 1
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
@@ -54,15 +59,47 @@ def command() -> None:
 @command.command("rerank")
 @click.argument("directory", type=FOLDER)
 @click.option("--use-position", is_flag=True, help="The place shown is a feature; without it no figure knows it.")
+@click.option("--through-kafka", is_flag=True, help="Ask a worker over real topics too; exit 1 where it differs.")
+@click.option(
+    "--sample", type=click.IntRange(min=1), default=100, show_default=True, help="With --through-kafka: lists to ask."
+)
+@click.option(
+    "--servers",
+    type=click.Choice(["embedded", "configured"]),
+    default="embedded",
+    show_default=True,
+    help="With --through-kafka: whose Kafka and Redis; topics and keys of its own, taken away at the end.",
+)
 @options
 @with_settings
-def rerank(*, settings: Settings, directory: Path, use_position: bool, as_json: bool, **chosen: Any) -> None:
+def rerank(
+    *,
+    settings: Settings,
+    directory: Path,
+    use_position: bool,
+    through_kafka: bool,
+    sample: int,
+    servers: str,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
     """Order the lists that were shown in DIR again: NDCG@10 and MRR of the items acted on."""
-    with bar() as say:
-        report, _, _ = rerank_folder(
-            directory, settings, _options(settings, use_position=use_position, **chosen), say=say
-        )
-    _print(report, as_json=as_json)
+    if through_kafka and use_position:
+        raise click.UsageError("--through-kafka: a request does not say where its items were shown, no --use-position")
+    asked = _options(settings, use_position=use_position, **chosen)
+    if not through_kafka:
+        with bar() as say:
+            report, _, _ = rerank_folder(directory, settings, asked, say=say)
+        _print(report, as_json=as_json)
+        return
+    from pipeline.lockstep import LockStep
+
+    theirs = (settings.kafka, settings.redis) if servers == "configured" else None
+    with bar() as say, LockStep(sample=sample, servers=theirs, say=say) as steps:
+        report, _, _ = rerank_folder(directory, settings, asked, say=say, companion=steps)
+    _print(report, as_json=as_json, compared=steps.comparison)
+    if not steps.comparison.all_equal:
+        sys.exit(EXIT_DIFFERS)
 
 
 @command.command("next-item")
@@ -125,8 +162,11 @@ def _options(
     return Options(training, questions, use_position, model, without_items, attributes)
 
 
-def _print(report: Report, *, as_json: bool) -> None:
+def _print(report: Report, *, as_json: bool, compared: Comparison | None = None) -> None:
     if as_json:
-        click.echo(msgspec.json.encode(report).decode())
-    else:
-        print_report(report)
+        beside = {} if compared is None else {"through_kafka": compared}
+        click.echo(msgspec.json.encode({**msgspec.structs.asdict(report), **beside}).decode())
+        return
+    print_report(report)
+    if compared is not None:
+        click.echo("\n".join([compared.summary(), *compared.differences]))
