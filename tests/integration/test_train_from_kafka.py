@@ -88,8 +88,8 @@ def served(world):
     return first, seen
 
 
-def learned(world):
-    with ServedLog(world.settings) as log:
+def learned(world, *, since_ms=0):
+    with ServedLog(world.settings, since_ms=since_ms) as log:
         return served_rows(log, replayer(world.settings).catalog, lists_max=1_000)
 
 
@@ -101,6 +101,7 @@ def test_a_ranker_learns_from_the_bytes_that_were_served_and_a_crash_changes_not
     worker = world.start()
     world.publish(USER_ACTIONS, traffic(300, users=USERS))
     world.wait_until_answered()
+    asked_ms = now_ms()
     shown = show_and_click(world, ask(world))
     world.wait_until_answered()
     rows = learned(world)
@@ -118,6 +119,10 @@ def test_a_ranker_learns_from_the_bytes_that_were_served_and_a_crash_changes_not
     assert rows.dropped[NOT_SHOWN] >= LISTS - len(shown)
     assert rows.dropped[join.REPEATED_ACTIONS] == 1
     assert join.REPEATED_LISTS not in rows.dropped
+
+    since = learned(world, since_ms=asked_ms)
+    assert (since.query_ids, since.matrix.tobytes()) == (rows.query_ids, rows.matrix.tobytes())
+    assert since.dropped[NOT_SHOWN] < rows.dropped[NOT_SHOWN]
 
     worker.kill()
     worker.wait()
