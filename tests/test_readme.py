@@ -72,7 +72,9 @@ def test_a_path_of_the_readme_exists(path):
     assert list(Path().glob(path.rstrip("/")))
 
 
-@pytest.mark.parametrize("setting", sorted(set(re.findall(r"`((?:kafka|redis|recommend|model|worker)\.\w+)`", README))))
+@pytest.mark.parametrize(
+    "setting", sorted(set(re.findall(r"`((?:kafka|redis|recommend|model|training|worker)\.\w+)`", README)))
+)
 def test_a_setting_of_the_readme_exists(setting):
     section, _, key = setting.partition(".")
     assert hasattr(getattr(load(None, {}), section), key)

@@ -15,8 +15,8 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     trees_max: Annotated[int, msgspec.Meta(ge=1, le=2_000)] = 200
-    leaves: Annotated[int, msgspec.Meta(ge=2, le=255)] = 31
-    learning_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.03
+    leaves: Annotated[int, msgspec.Meta(ge=2, le=255)] = 15
+    learning_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.05
     search: Annotated[int, msgspec.Meta(ge=0, le=64)] = 5
     budget_ms: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 20.0
     validation_share: Annotated[float, msgspec.Meta(ge=0.05, le=0.5)] = 0.2
