@@ -35,14 +35,8 @@ from pipeline.kafka.topics import create, load_topics
 TICK_S = 0.1
 RATE_SPAN_S = 2.0
 VERSION = "demo"
-SMALL = (
-    "--questions",
-    "1500",
-    "--trees",
-    "60",
-    "--search",
-    "0",
-)  # a ranker in seconds: each question costs 2 to 5 ms of CPU
+# A ranker in seconds: each question costs 2 to 5 ms of CPU.
+SMALL = ("--questions", "1500", "--trees", "60", "--search", "0")
 STANDSTILL_S = 15.0  # a killed worker's partitions are free again after 6 to 9 s, its successor needs 3 s to join
 SETTLE_S = 60.0  # without any progress; a dead worker's partitions are free again after 6 to 9 s
 
