@@ -66,14 +66,19 @@ def choose(
 
     best = fit(parameters, 0)
     tried = [Tried({}, best.trees, float(best.ndcg.mean()), 0.0, 0.0, True)]
-    for number, change in enumerate(STEPS[: settings.search], start=1):
+    known = [dict(parameters)]
+    for change in STEPS:
         changed = dict(change(parameters))
-        grown = fit({**parameters, **changed}, number)
+        there = {**parameters, **changed}
+        if len(tried) > settings.search or there in known:
+            continue
+        grown = fit(there, len(tried))
         lead, error = paired(grown.ndcg, best.ndcg)
         kept = lead > error
         tried.append(Tried(changed, grown.trees, float(grown.ndcg.mean()), lead, error, kept))
+        known.append(there)
         if kept:
-            parameters, best = {**parameters, **changed}, grown
+            parameters, best = there, grown
     return Chosen(parameters, best, tuple(tried))
 
 

@@ -23,7 +23,18 @@ def test_so_many_settings_are_tried_as_were_asked_for_and_no_more(columns, toy_r
     assert len(chosen.tried) == 3
     assert fits == {0, 1, 2}
     chosen, _ = searched(columns, toy_rows(), search=64)
-    assert len(chosen.tried) == 1 + len(STEPS)
+    assert len(chosen.tried) <= 1 + len(STEPS)
+
+
+def test_no_setting_is_tried_twice(columns, toy_rows):
+    chosen, parameters = searched(columns, toy_rows(), search=64)
+    now, seen = parameters, [parameters]
+    for attempt in chosen.tried[1:]:
+        there = {**now, **attempt.changed}
+        assert there not in seen
+        seen.append(there)
+        now = there if attempt.kept else now
+    assert len(seen) > 5
 
 
 def test_without_a_search_the_settings_stay(columns, toy_rows):

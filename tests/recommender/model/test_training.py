@@ -97,6 +97,12 @@ def test_a_version_of_other_features_is_not_grown_on(tmp_path, columns, toy_rows
     assert not (tmp_path / "v2").exists()
 
 
+def test_a_picture_lies_beside_the_model(trained):
+    pytest.importorskip("matplotlib", reason="the extra `train` is not installed")
+    assert (trained.path / "report.png").read_bytes().startswith(b"\x89PNG")
+    assert not any("report.png" in note for note in trained.notes)
+
+
 def test_without_matplotlib_the_model_is_saved_and_the_missing_picture_is_said(
     tmp_path, columns, toy_rows, monkeypatch
 ):
