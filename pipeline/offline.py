@@ -16,8 +16,8 @@ from pipeline.answers import Stamp, encoded, rec_id
 from pipeline.config import ConfigError, Settings, load
 from pipeline.dataset import entries, files
 from pipeline.initialise import initialise, settings_of
+from pipeline.models import opener
 from recommender.model.artefact import ModelRefused
-from recommender.model.artefact import load as load_ranker
 from recommender.model.labels import training_rows
 from recommender.model.log_columns import read_columns
 from recommender.model.plan import Kind, plan
@@ -84,6 +84,7 @@ def replayer(settings: Settings, *, ranker_of: Callable[[], Ranker | None] = lam
         filters=asked.filters,
         blocked_items=asked.blocked_items,
         k=asked.k,
+        reasons=asked.reasons,
         ranker_of=ranker_of,
     )
 
@@ -93,7 +94,7 @@ def with_model(settings: Settings, model: Path) -> Replayer:
     serving: list[Ranker] = []
     clockwork = replayer(settings, ranker_of=lambda: serving[0] if serving else None)
     try:
-        serving.append(load_ranker(model, clockwork.catalog))
+        serving.append(opener(settings, timed=False)(model))
     except ModelRefused as error:
         raise ConfigError(f"{model}: {error.reason}") from None
     return clockwork

@@ -82,6 +82,7 @@ class Replayer:
         blocked_items: Sequence[str] = (),
         k: int = 20,
         use_position: bool = False,
+        reasons: int = 0,
         ranker_of: Callable[[], Ranker | None] = lambda: None,
         sources: Sequence[CandidateSource] = SOURCES,
         batch_max: int = 2_000,
@@ -98,7 +99,9 @@ class Replayer:
         self.view = StateView(self.store, domain, self.layout, freshness_ms=0)
         self.catalog = catalog(domain, sources=[source.name for source in sources], use_position=use_position)
         rules = filters_of(filters, domain=domain, layout=self.layout, blocked_items=blocked_items)
-        self.recommender = Recommender(self.view, self.catalog, sources, rules, quotas, candidates_max, ranker_of)
+        self.recommender = Recommender(
+            self.view, self.catalog, sources, rules, quotas, candidates_max, ranker_of, reasons=reasons
+        )
         self.fed = dict.fromkeys(INPUT_TOPICS, 0)
         self._pending: dict[str, list[Fact]] = {topic: [] for topic in APPLY_ORDER}
         self._queued = 0
