@@ -80,7 +80,7 @@ def fit_ranker(
     begun = 0 if init is None else int(init.current_iteration())
     room = trees_room(settings, parameters)
     if begun >= room:
-        raise NotTrainable(f"the model to grow on has {begun} trees, at most {room} are allowed: train from nothing")
+        raise NotTrainable(f"the model to grow on has {begun} of at most {room} trees: train from nothing")
     rows = rows.scattered()
     learned, judged = (rows, held_out.scattered()) if held_out is not None else _parted(rows, settings)
     chosen = choose(
