@@ -16,11 +16,11 @@ class TrainingSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     trees_max: Annotated[int, msgspec.Meta(ge=1, le=2_000)] = 200
     leaves: Annotated[int, msgspec.Meta(ge=2, le=255)] = 15
-    learning_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.05
-    search: Annotated[int, msgspec.Meta(ge=0, le=64)] = 5
+    learning_rate: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.03
+    search: Annotated[int, msgspec.Meta(ge=0, le=64)] = 2
     budget_ms: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 20.0
     validation_share: Annotated[float, msgspec.Meta(ge=0.05, le=0.5)] = 0.2
-    patience: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 30
+    patience: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 50
     monotone: dict[str, Literal[-1, 1]] = {}
     position_bias: bool = False
     position_bias_regularization: Annotated[float, msgspec.Meta(ge=0, le=1_000)] = 0.0
