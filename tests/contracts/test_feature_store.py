@@ -310,6 +310,12 @@ def test_other_columns_are_foreign_and_both_are_named(store):
         store.open(Domain(actions=(Action("cart"), Action("view"))))
 
 
+def test_a_state_of_another_format_is_foreign_and_the_way_out_is_told(store):
+    forget_meta(store, format="1")
+    with pytest.raises(StateForeign, match="the state has format 1, this version of Headrace keeps 2: set another"):
+        store.open(DOMAIN)
+
+
 def test_another_log_is_foreign(store):
     store.bind_log("user_actions", "cluster-1/topic-1")
     store.bind_log("user_actions", "cluster-1/topic-1")
