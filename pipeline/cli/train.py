@@ -17,7 +17,7 @@ from pipeline.config import ConfigError, Settings
 from pipeline.kafka.served_log import ServedLog, served_rows
 from pipeline.offline import QUESTIONS_MAX, Source, labelled_rows, replayer, settings_for
 from pipeline.training_report import readable, training_report
-from recommender.model.artefact import ModelRefused, read_manifest
+from recommender.model.artefact import ModelRefused, check_version, read_manifest
 from recommender.model.parameters import NotTrainable
 from recommender.model.rows import TrainingRows
 from recommender.model.training import train
@@ -82,6 +82,11 @@ def command(
     training = training_of(settings.training, **chosen)
     catalog = replayer(settings).catalog
     place = (out or Path(settings.model.directory)) / settings.model.name
+    version = version or datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    try:
+        check_version(version)
+    except ModelRefused as error:
+        raise ConfigError(error.reason) from None
     try:
         after_ms = read_manifest(place / init).window.last_ts_ms if init else 0
         with bar() as say:
@@ -93,7 +98,7 @@ def command(
                 learned.rows,
                 catalog,
                 directory=place,
-                version=version or datetime.now(UTC).strftime("%Y%m%dT%H%M%S"),
+                version=version,
                 settings=training,
                 init=init,
                 progress=lambda turn: say(str(turn), turn.share),

@@ -218,3 +218,10 @@ def test_too_little_to_learn_from_is_said_in_one_line(tmp_path):
     result = CliRunner().invoke(main, ["train", str(tmp_path), "--out", str(tmp_path / "models")])
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
+
+
+def test_a_version_that_could_never_serve_is_refused_before_the_training(folder, tmp_path):
+    result = CliRunner().invoke(main, ["train", str(folder), "--out", str(tmp_path / "models"), "--version", "../v1"])
+    assert result.exit_code == 2
+    assert "version '../v1'" in result.stderr
+    assert not (tmp_path / "models").exists()
