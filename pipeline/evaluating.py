@@ -134,17 +134,17 @@ def next_item_folder(
     settings = without(settings_for(directory, settings), options)
     left_out = hashes((*options.without_items, *settings.recommend.blocked_items))
 
-    def opened(*folders: Path) -> next_item.Log:
+    def opened(*folders: Path, known: LogColumns | None = None) -> next_item.Log:
         source = (
             Source(folders[0], settings) if len(folders) == 1 else _Chain([Source(each, settings) for each in folders])
         )
         columns = read_columns(source, settings.domain, progress=lambda count: say(f"{count} records read"))
-        asked = plan(columns, settings.domain, kind, new_to_user=new_to_user, without=left_out)
+        asked = plan(columns, settings.domain, kind, new_to_user=new_to_user, known=known, without=left_out)
         return next_item.Log(source, columns, asked)
 
     clockwork = _clockwork(settings, options, filters=())
     log = opened(directory, test) if test and roll else opened(directory)
-    alone = opened(test) if test and not roll else None
+    alone = opened(test, known=log.columns) if test and not roll else None
     border = cut(len(log.plan))
     if test:
         border = int(np.searchsorted(log.plan.at, opened(directory).columns.records if roll else log.columns.records))
@@ -159,7 +159,7 @@ def next_item_folder(
         "progress": lambda count: say("replaying", count / log.columns.records),
     }
     if alone:
-        held_out = opened(valid) if valid else None
+        held_out = opened(valid, known=log.columns) if valid else None
         judgement = next_item.frozen(log, alone, clockwork, fit=fit, valid=held_out, **common)
         border_at = log.columns.records
     else:

@@ -130,6 +130,8 @@ def next_item(
         raise click.UsageError("--basket and --new-to-user: one at a time")
     if (valid or roll) and not test:
         raise click.UsageError("--valid and --rolling go with --test")
+    if valid and roll:
+        raise click.UsageError("--valid and --rolling: one at a time; a rolling state is validated by the end of TRAIN")
     with bar() as say:
         report = next_item_folder(
             train,

@@ -66,17 +66,26 @@ class Plan:
 
 
 def plan(
-    log: LogColumns, domain: Domain, kind: Kind, *, new_to_user: bool = False, without: Hashes | None = None
+    log: LogColumns,
+    domain: Domain,
+    kind: Kind,
+    *,
+    new_to_user: bool = False,
+    known: LogColumns | None = None,
+    without: Hashes | None = None,
 ) -> Plan:
     """All questions of one kind. new_to_user (`next`): only where the label is an item that the user never acted on
-    before. without: items that count as nobody's answer.
+    before, in this log or in the earlier one `known`. without: items that count as nobody's answer.
     """
     if kind == "lists":
         return _lists(log, domain)
     actions, dropped = positive(log.actions, domain, without)
     if kind == "baskets":
         return _baskets(actions, domain, dropped)
-    return _next(actions, domain, dropped, new_to_user=new_to_user)
+    if not new_to_user:
+        return _next(actions, domain, dropped)
+    before = None if known is None else positive(known.actions, domain, without)[0]
+    return _next(actions, domain, dropped, answers=_first_touch(actions, before))
 
 
 def sessions(actions: ActionColumns, *, gap_ms: int) -> Hashes:
@@ -91,15 +100,15 @@ def sessions(actions: ActionColumns, *, gap_ms: int) -> Hashes:
 
 
 def positive(actions: ActionColumns, domain: Domain, without: Hashes | None) -> tuple[ActionColumns, dict[str, int]]:
-    """The actions that say yes to an item, each event once."""
+    """The actions that say yes to an item, each event of a user once: of two users' ids, equal ones are two events."""
     graded = np.array([action.grade > 0 and not action.negative for action in domain.actions], np.bool_)
     kept = graded[actions.kind] if len(graded) else np.zeros(len(actions), np.bool_)
     if without is not None:
         kept &= ~np.isin(actions.item, without)
     positive = actions.only(kept)
-    _, first = np.unique(positive.event, return_index=True)
-    repeated = len(positive) - len(first)
-    return positive.only(np.sort(first)), {REPEATED: repeated} if repeated else {}
+    first = _first_of_pairs(positive.user, positive.event)
+    repeated = len(positive) - int(first.sum())
+    return positive.only(first), {REPEATED: repeated} if repeated else {}
 
 
 def _lists(log: LogColumns, domain: Domain) -> Plan:
@@ -122,14 +131,17 @@ def _lists(log: LogColumns, domain: Domain) -> Plan:
     )
 
 
-def _next(actions: ActionColumns, domain: Domain, dropped: dict[str, int], *, new_to_user: bool) -> Plan:
+def _next(
+    actions: ActionColumns, domain: Domain, dropped: dict[str, int], *, answers: NDArray[np.bool_] | None = None
+) -> Plan:
+    """Answers bool[n]: which actions may be a question's answer; None: all."""
     session = sessions(actions, gap_ms=domain.session_gap_ms)
     order = np.lexsort((actions.at, session))
     now, then = order[:-1], order[1:]
     goes_on = (session[now] == session[then]) & (actions.item[now] != actions.item[then])
     dropped = {**dropped, LEFT: len(actions) - int(goes_on.sum())}
-    if new_to_user:
-        goes_on &= _first_touch(actions)[then]
+    if answers is not None:
+        goes_on &= answers[then]
     now, then = now[goes_on], then[goes_on]
     in_order = np.argsort(actions.at[now], kind="stable")
     now, then = now[in_order], then[in_order]
@@ -140,11 +152,23 @@ def _next(actions: ActionColumns, domain: Domain, dropped: dict[str, int], *, ne
     )
 
 
-def _first_touch(actions: ActionColumns) -> NDArray[np.bool_]:
-    """bool[n]: the user's first action on this item."""
-    order = np.lexsort((actions.at, actions.item, actions.user))
+def _first_touch(actions: ActionColumns, before: ActionColumns | None) -> NDArray[np.bool_]:
+    """bool[n]: the user's first action on this item, in the earlier log `before` and in this one."""
+    if before is None:
+        return _first_of_pairs(actions.user, actions.item)
+    users, items = np.concatenate([before.user, actions.user]), np.concatenate([before.item, actions.item])
+    return _first_of_pairs(users, items)[len(before) :]
+
+
+def _first_of_pairs(one: Hashes, other: Hashes) -> NDArray[np.bool_]:
+    """bool[n]: where a pair of numbers stands for the first time.
+
+    >>> _first_of_pairs(np.array([7, 8, 7], np.uint64), np.array([1, 1, 1], np.uint64)).tolist()
+    [True, True, False]
+    """
+    order = np.lexsort((np.arange(len(one)), other, one))
     first = np.ones(len(order), np.bool_)
-    first[1:] = (np.diff(actions.user[order]) != 0) | (np.diff(actions.item[order]) != 0)
+    first[1:] = (np.diff(one[order]) != 0) | (np.diff(other[order]) != 0)
     found = np.empty(len(order), np.bool_)
     found[order] = first
     return found

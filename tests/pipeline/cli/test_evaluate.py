@@ -74,6 +74,14 @@ def test_sessions_of_another_folder_are_predicted_from_their_second_event_on(ses
         assert found["facts"]["state"] == state
 
 
+def test_frozen_what_a_user_knows_from_the_training_log_is_not_asked_for_as_new(sessions, tmp_path):
+    """Users 0 to 9 walk their five steps of eight items again: six items of the first log, at most one is new."""
+    again = [(topic, msgspec.structs.replace(each, event_id=f"x{each.event_id}")) for topic, each in walks(10, 5)]
+    write(tmp_path / "again", [*again, *walks(1, 6, first_user=500)])
+    found = report("next-item", sessions, "--test", str(tmp_path / "again"), "--new-to-user", "--search", "0")
+    assert found["queries"] == 5  # those of the user who is new
+
+
 def test_a_basket_has_figures_of_its_own(sessions):
     assert set(report("next-item", sessions, "--basket")["systems"][0]["metrics"]) == {
         "hr@20", "recall@20", "ndcg@20", "named",
@@ -93,6 +101,7 @@ def test_a_model_that_has_seen_the_test_part_is_refused(lists, tmp_path):
     [
         (("--basket", "--new-to-user"), "one at a time"),
         (("--rolling",), "go with --test"),
+        (("--test", ".", "--valid", ".", "--rolling"), "--valid and --rolling: one at a time"),
         (("--without-attribute", "price"), "no attribute named 'price'"),
     ],
 )

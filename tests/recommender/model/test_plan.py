@@ -78,6 +78,19 @@ def test_a_repeated_event_counts_once():
     assert asked.dropped[REPEATED] == 2
 
 
+def test_two_users_may_number_their_events_alike():
+    log = [act("1", "a"), act("2", "b"), act("1", "c", user="v"), act("2", "d", user="v")]
+    asked = planned(log, "next")
+    assert answers(asked) == [(0, {hash64("b"): 1}), (2, {hash64("d"): 1})]
+    assert REPEATED not in asked.dropped
+
+
+def test_what_the_user_knows_from_an_earlier_log_is_no_answer_where_only_new_items_count():
+    earlier = read_columns([act("0", "b"), act("9", "c", user="v")], DOMAIN)
+    log = [act("1", "a"), act("2", "b", minutes=1), act("3", "c", minutes=2)]
+    assert answers(planned(log, "next", new_to_user=True, known=earlier)) == [(1, {hash64("c"): 1})]
+
+
 @given(st.lists(st.tuples(st.sampled_from("uv"), st.sampled_from("abc"), st.integers(0, 50)), max_size=30))
 def test_every_action_but_repeats_and_last_ones_is_a_question_about_what_came_next(steps):
     minutes, log = 0, []
