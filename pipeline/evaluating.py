@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import copytree
@@ -18,7 +19,7 @@ from features.scene import Hashes
 from pipeline.config import ConfigError, Settings
 from pipeline.offline import Source, settings_for
 from recommender.evaluation import next_item
-from recommender.evaluation.report import Judged, Report, report
+from recommender.evaluation.report import Fact, Judged, Report, report
 from recommender.evaluation.rerank import Judgement, cut, rerank
 from recommender.model.artefact import ModelRefused, read_manifest, save
 from recommender.model.artefact import load as load_ranker
@@ -37,6 +38,7 @@ from recommender.replay import Replayer
 QUESTIONS_MAX = 20_000
 ROWS_MAX = 500_000  # of a training matrix: 200 columns of float32 are 400 MB; twice as many gained nothing (serenade)
 SEED = 20_181_107
+REASONS_MAX = 20  # that a report names: a broken line's reason may tell its value
 EVALUATED = "evaluated"  # the version of the protocol's own ranker
 
 Say = Callable[..., None]  # `pipeline.cli.progress.bar`
@@ -110,7 +112,12 @@ def rerank_folder(
     )
     if companion is not None:
         companion.end()
-    facts = {"protocol": "rerank", "data": directory.name, "position": options.use_position}
+    facts: dict[str, Fact] = {
+        "protocol": "rerank",
+        "data": directory.name,
+        "position": options.use_position,
+        **_learned(judgement, options, source.refused),
+    }
     return (
         _report(judgement, columns, border_at=int(asked.at[border]), domain_of=settings, facts=facts),
         judgement,
@@ -134,10 +141,10 @@ def next_item_folder(
     settings = without(settings_for(directory, settings), options)
     left_out = hashes((*options.without_items, *settings.recommend.blocked_items))
 
+    sources: list[_Chain] = []
+
     def opened(*folders: Path, known: LogColumns | None = None) -> next_item.Log:
-        source = (
-            Source(folders[0], settings) if len(folders) == 1 else _Chain([Source(each, settings) for each in folders])
-        )
+        sources.append(source := _Chain([Source(each, settings) for each in folders]))
         columns = read_columns(source, settings.domain, progress=lambda count: say(f"{count} records read"))
         asked = plan(columns, settings.domain, kind, new_to_user=new_to_user, known=known, without=left_out)
         return next_item.Log(source, columns, asked)
@@ -148,6 +155,7 @@ def next_item_folder(
     border = cut(len(log.plan))
     if test:
         border = int(np.searchsorted(log.plan.at, opened(directory).columns.records if roll else log.columns.records))
+    judged = sources[:2] if alone else sources[:1]
     tested = alone.plan if alone else log.plan.part(border, len(log.plan))
     if not border or not len(tested):
         raise EvaluationError(f"{directory}: {border} questions to learn from, {len(tested)} to test: too few")
@@ -165,11 +173,12 @@ def next_item_folder(
     else:
         judgement = next_item.rolling(log, clockwork, border=border, fit=fit, **common)
         border_at = int(log.plan.at[border])
-    facts = {
+    facts: dict[str, Fact] = {
         "protocol": "next basket" if kind == "baskets" else "next item",
         "data": directory.name if test is None else f"{directory.name} -> {test.name}",
         "state": "frozen" if test and not roll else "rolling",
         "new to the user": new_to_user,
+        **_learned(judgement, options, sum((each.refused for each in judged), Counter())),
     }
     return _report(judgement, log.columns, border_at=border_at, domain_of=settings, facts=facts)
 
@@ -197,6 +206,11 @@ class _Chain:
     def __iter__(self) -> Any:
         for source in self._sources:
             yield from source
+
+    @property
+    def refused(self) -> Counter[str]:
+        """The dead letters of the last pass, by reason."""
+        return sum((source.refused for source in self._sources), Counter())
 
 
 def _clockwork(settings: Settings, options: Options, *, filters: tuple[str, ...] | list[str]) -> Replayer:
@@ -262,13 +276,25 @@ def _given(model: Path, clockwork: Replayer, first_test_ms: int) -> Ranker:
         raise EvaluationError(f"{model}: {error.reason}") from None
 
 
+def _learned(judgement: Judgement, options: Options, refused: Mapping[str, int]) -> dict[str, Fact]:
+    """What ranked, what it learned from, and what of the log was no question, or no record at all."""
+    facts: dict[str, Fact] = {"trained on": judgement.trained_on}
+    if options.model is not None:
+        facts = {"model": judgement.ranker.version}
+    if judgement.dropped:
+        facts["left out"] = [f"{count} {why}" for why, count in judgement.dropped.items()]
+    if refused:
+        facts["refused records"] = [f"{count} {why}" for why, count in sorted(refused.items())[:REASONS_MAX]]
+    return facts
+
+
 def _within(questions_max: int, rows_each: float) -> int:
     """So many questions that their rows stay within the bound."""
     return max(1, min(questions_max, int(ROWS_MAX / max(rows_each, 1.0))))
 
 
 def _report(
-    judgement: Judgement, columns: LogColumns, *, border_at: int, domain_of: Settings, facts: dict[str, Any]
+    judgement: Judgement, columns: LogColumns, *, border_at: int, domain_of: Settings, facts: dict[str, Fact]
 ) -> Report:
     """Coverage is over all items of the log; popularity is that of its part before the test."""
     items = np.unique(np.concatenate([columns.actions.item, columns.lists.items]))
@@ -276,5 +302,4 @@ def _report(
     known, counts = np.unique(yes.item[yes.at < border_at], return_counts=True)
     popularity: tuple[Hashes, NDArray[np.int64]] = (known, counts)
     systems: list[Judged] = judgement.systems
-    facts = {**facts, "trained on": judgement.trained_on}
     return report(systems, users=judgement.users, catalogue=items, popularity=popularity, seed=SEED, facts=facts)

@@ -117,6 +117,7 @@ def rolling(
     yes, _ = positive(log.columns.actions, replayer.domain, without)
     court = Court(replayer, Jury(FIGURES[log.plan.kind], K), Popularity(yes), new_to_user)
     past, stack, ranker = OwnPast(yes), Stack(len(replayer.catalog.names), log.plan), None
+    trained_on, dropped = 0, log.plan.dropped
     for question, query in asked(log.records, replayer, log.plan, progress=progress):
         if question < border - questions_max:
             continue
@@ -126,12 +127,13 @@ def rolling(
             stack.add(question, query, court.ready(query, own)[1])
             continue
         if ranker is None:
-            ranker = fit(stack.rows(), None)
+            rows = stack.rows()
+            ranker, trained_on, dropped = fit(rows, None), len(rows), rows.dropped
         seen = int(np.searchsorted(yes.at, at))
         court.judge(query, own, seen=seen, relevant=log.plan.answer(question)[0], ranker=ranker)
     if ranker is None:
         raise ValueError("no question to test: the log has too few sessions")
-    return Judgement(court.jury.verdicts(), log.plan.users[border:], min(border, questions_max), ranker)
+    return Judgement(court.jury.verdicts(), log.plan.users[border:], trained_on, ranker, dropped)
 
 
 def frozen(
@@ -153,12 +155,13 @@ def frozen(
         for question, query, own in _sessions_alone(valid, replayer, past):
             checked.add(question, query, court.ready(query, own)[1])
         held_out = checked.rows()
-    ranker = fit(stack.rows(), held_out)
+    rows = stack.rows()
+    ranker = fit(rows, held_out)
     for question, query, own in _sessions_alone(test, replayer, past):
         court.judge(query, own, seen=len(yes), relevant=test.plan.answer(question)[0], ranker=ranker)
     if not len(test.plan):
         raise ValueError("no question to test: no session has a second event")
-    return Judgement(court.jury.verdicts(), test.plan.users, min(len(train.plan), questions_max), ranker)
+    return Judgement(court.jury.verdicts(), test.plan.users, len(rows), ranker, rows.dropped)
 
 
 def _sessions_alone(log: Log, replayer: Replayer, past: OwnPast) -> Iterator[tuple[int, Query, Hashes]]:

@@ -6,7 +6,7 @@ rows are those that the pipeline would have scored for a request with this list;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,12 +32,15 @@ Watch = Callable[[int, Query, Hydrated, np.ndarray], None]
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What an evaluation found: the systems, the ranker's first; users uint64[Q]; how many questions trained."""
+    """What an evaluation found: the systems, the ranker's first; users uint64[Q]; how many questions a ranker could
+    learn from; what is no question, or teaches nothing, and why, with counts.
+    """
 
     systems: list[Judged]
     users: np.ndarray
     trained_on: int
     ranker: Ranker
+    dropped: Mapping[str, int]
 
 
 def cut(questions: int) -> int:
@@ -62,6 +65,7 @@ def rerank(
     """
     border, jury = cut(len(plan)), Jury(FIGURES, k=10)
     stack, ranker = Stack(len(replayer.catalog.names), plan), None
+    trained_on, dropped = 0, plan.dropped
     rules = list_rules(replayer.domain)
     for question, query in asked(records, replayer, plan, progress=progress):
         if question < border - questions_max:
@@ -71,7 +75,8 @@ def rerank(
             stack.add(question, query, ready)
             continue
         if ranker is None:
-            ranker = fit(stack.rows())
+            rows = stack.rows()
+            ranker, trained_on, dropped = fit(rows), len(rows), rows.dropped
         items = ready.candidates.items
         relevant, _ = plan.answer(question)
         scores = replayer.recommender.score(ready, ranker)
@@ -82,4 +87,4 @@ def rerank(
             jury.judge(name, query.query_id, items, rule(query, items, replayer.view), relevant)
     if ranker is None:
         raise ValueError("no question to test: the log has too few lists with a label")
-    return Judgement(jury.verdicts(), plan.users[border:], min(border, questions_max), ranker)
+    return Judgement(jury.verdicts(), plan.users[border:], trained_on, ranker, dropped)

@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import msgspec
@@ -6,6 +7,7 @@ from click.testing import CliRunner
 
 from pipeline import dataset
 from pipeline.cli import main
+from recommender.model.labels import LOST
 from tests.recommender.evaluation.logs import shown_lists, walks
 
 
@@ -49,6 +51,35 @@ def test_rerank_reports_the_ranker_and_its_lead_over_every_rule(lists):
     assert ranked["metrics"]["mrr"]["mean"] > system(found, "random")["metrics"]["mrr"]["mean"]
     assert system(found, "random")["differences"]["mrr"]["low"] > 0
     assert {"coverage", "novelty_bits", "exposure_gini"} <= set(ranked)
+
+
+def test_the_report_tells_what_was_left_out_and_what_could_not_be_read(tmp_path):
+    write(tmp_path / "lists", [each for each in shown_lists(200) if getattr(each[1], "event_id", "") != "e7"])
+    with gzip.open(tmp_path / "lists" / "user_actions.jsonl.gz", "ab") as stream:
+        stream.write(b'{"event_id": "x"}\n')
+    facts = report("rerank", str(tmp_path / "lists"), "--search", "0")["facts"]
+    assert facts["left out"] == ["1 lists without a label"]
+    assert [told[:2] for told in facts["refused records"]] == ["1 "]
+
+
+def test_questions_whose_answer_no_source_found_are_not_told_as_learned(tmp_path):
+    """Users that nobody follows: what they go on to is new to the world each time."""
+    write(tmp_path / "log", [*walks(60, 4), *walks(20, 4, first_user=60, items=1000), *walks(20, 4, first_user=80)])
+    facts = report("next-item", str(tmp_path / "log"), "--search", "0")["facts"]
+    lost = [int(told.split()[0]) for told in facts["left out"] if told.endswith(LOST)]
+    assert lost
+    assert facts["trained on"] == 240 - lost[0]
+
+
+def test_a_given_model_is_named_and_nothing_is_said_to_be_trained(lists, tmp_path):
+    """It learned from the first 100 of the same 200 lists."""
+    write(tmp_path / "older", shown_lists(100))
+    models = tmp_path / "models"
+    trained = CliRunner().invoke(main, ["train", str(tmp_path / "older"), "--out", str(models), "--version", "v1"])
+    assert trained.exit_code == 0, trained.output
+    facts = report("rerank", lists, "--model", str(models / "ranker" / "v1"))["facts"]
+    assert facts["model"] == "v1"
+    assert "trained on" not in facts
 
 
 def test_the_table_names_every_system(lists):
