@@ -41,16 +41,20 @@ PROBE_TIMEOUT_S = 60.0
 BUDGET_ROWS = 500
 BUDGET_RUNS = 9
 BUDGET_MS = 50.0
+REASON_MAX = 300
 VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
 VERSION_RULE = "1 to 128 of A-Z a-z 0-9 _ . + -, the first none of . + -"
 
 
 class ModelRefused(ValueError):
-    """A model that must not serve; `reason` says what is wrong with it, in words for the operator."""
+    """A model that must not serve; `reason` says what is wrong with it, in words for the operator.
+
+    A manifest may hold megabytes of text; the reason becomes the cause of every answer, so it quotes only their start.
+    """
 
     def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+        self.reason = reason if len(reason) <= REASON_MAX else f"{reason[:REASON_MAX]}..."
+        super().__init__(self.reason)
 
 
 def check_version(version: str) -> None:

@@ -137,3 +137,13 @@ def test_a_good_model_loads_and_scores_its_golden_rows_to_the_bit(model, columns
     again = load(model, columns)
     matrix = toy_rows(seed=9).matrix
     assert np.array_equal(ranker.score(matrix), again.score(matrix))
+
+
+@pytest.mark.parametrize("fields", [{"features_hash": "x" * 1_000_000}, {"categorical": list(range(200_000))}])
+def test_a_refusal_quotes_no_megabytes_since_it_becomes_the_cause_of_every_answer(model, columns, fields):
+    edit(model, **fields)
+    with pytest.raises(ModelRefused) as refused:
+        load(model, columns)
+    assert next(iter(fields)).split("_")[0] in refused.value.reason
+    assert len(refused.value.reason) < 500
+    assert len(str(refused.value)) < 500
