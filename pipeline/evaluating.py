@@ -103,7 +103,7 @@ def rerank_folder(
             clockwork,
             options,
             say,
-            first_test_ms=int(asked.ts_ms[border]),
+            first_test_ms=int(asked.ts_ms[border:].min()),
             serve=None if companion is None else companion.serve,
         ),
         questions_max=_within(options.questions_max, float(sizes.mean())),

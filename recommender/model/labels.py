@@ -92,15 +92,17 @@ class Stack:
         self._asked.append(number)
 
     def rows(self) -> TrainingRows:
-        """All of them as training rows."""
-        asked, plan = self._questions, self._plan
+        """All of them as training rows, by (ts_ms, order in the log): a late record is no reason not to learn."""
+        plan = self._plan
+        in_time = np.argsort(plan.ts_ms[self._asked], kind="stable").tolist()
+        asked, numbers = [self._questions[each] for each in in_time], [self._asked[each] for each in in_time]
         return TrainingRows(
             np.concatenate([np.empty((0, self._width), np.float32), *(each.matrix for each in asked)]),
             np.concatenate([np.empty(0, np.int32), *(each.grades for each in asked)]),
             np.concatenate([np.empty(0, np.uint64), *(each.items for each in asked)]),
             np.array([len(each.items) for each in asked], np.int64),
-            plan.ts_ms[self._asked],
-            plan.users[self._asked],
+            plan.ts_ms[numbers],
+            plan.users[numbers],
             tuple(each.query_id for each in asked),
             {**plan.dropped, **({LOST: self.lost} if self.lost else {})},
             np.concatenate([np.empty(0, np.int32), *(each.places for each in asked)]) if plan.kind == "lists" else None,

@@ -61,8 +61,9 @@ class Plan:
         return self.part(max(0, len(self) - at_most), len(self))
 
     def after(self, ts_ms: int) -> Plan:
-        """The questions of event time above `ts_ms`."""
-        return self.part(int(np.searchsorted(self.ts_ms, ts_ms, side="right")), len(self))
+        """The questions behind the last one of event time up to `ts_ms`: where a record is late, some fewer."""
+        older = np.flatnonzero(self.ts_ms <= ts_ms)
+        return self.part(int(older[-1]) + 1 if len(older) else 0, len(self))
 
 
 def plan(

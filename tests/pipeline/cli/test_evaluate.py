@@ -71,6 +71,16 @@ def test_questions_whose_answer_no_source_found_are_not_told_as_learned(tmp_path
     assert facts["trained on"] == 240 - lost[0]
 
 
+@pytest.mark.parametrize(("protocol", "log"), [("rerank", shown_lists(60)), ("next-item", walks(40, 5))])
+def test_a_late_record_is_no_reason_not_to_learn(tmp_path, protocol, log):
+    """A record in the middle of the log is of an hour before."""
+    place = len(log) // 2
+    topic, record = log[place]
+    late = [*log[:place], (topic, msgspec.structs.replace(record, ts_ms=record.ts_ms - 3_600_000)), *log[place + 1 :]]
+    write(tmp_path / "late", late)
+    assert report(protocol, str(tmp_path / "late"), "--search", "0")["queries"] > 0
+
+
 def test_a_given_model_is_named_and_nothing_is_said_to_be_trained(lists, tmp_path):
     """It learned from the first 100 of the same 200 lists."""
     write(tmp_path / "older", shown_lists(100))

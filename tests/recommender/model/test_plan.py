@@ -91,6 +91,14 @@ def test_what_the_user_knows_from_an_earlier_log_is_no_answer_where_only_new_ite
     assert answers(planned(log, "next", new_to_user=True, known=earlier)) == [(1, {hash64("c"): 1})]
 
 
+def test_after_a_time_stand_only_newer_questions_even_where_a_record_is_late():
+    log = [act(str(n), "ab"[n % 2], minutes=minutes) for n, minutes in enumerate([0, 1, 5, 2, 6, 7])]
+    asked = planned(log, "next")
+    newer = asked.after(START_MS + 2 * 60_000)
+    assert newer.ts_ms.tolist() == [START_MS + 6 * 60_000]
+    assert len(asked.after(0)) == len(asked)
+
+
 @given(st.lists(st.tuples(st.sampled_from("uv"), st.sampled_from("abc"), st.integers(0, 50)), max_size=30))
 def test_every_action_but_repeats_and_last_ones_is_a_question_about_what_came_next(steps):
     minutes, log = 0, []
