@@ -16,7 +16,7 @@ SEAL = "# As init wrote it: "
 def sealed(text: str) -> str:
     """The text with a last line that tells whether anybody changed it since.
 
-    >>> untouched(sealed("k = 5\\n").encode()), untouched(sealed("k = 5\\n").replace("5", "6").encode())
+    >>> untouched(sealed("k = 5").encode()), untouched(sealed("k = 5").replace("5", "6").encode())
     (True, False)
     """
     return f"{text}{SEAL}{_digest(text.encode())}\n"
