@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from features.ids import hash64
 from features.scene import Hashes
 from pipeline.config import ConfigError, Settings
-from pipeline.offline import Source, settings_for
+from pipeline.offline import NEGATIVES_MAX, QUESTIONS_MAX, ROWS_MAX, Source, rows_within, settings_for
 from recommender.evaluation import next_item
 from recommender.evaluation.report import Fact, Judged, Report, report
 from recommender.evaluation.rerank import Judgement, cut, rerank
@@ -35,8 +35,6 @@ from recommender.ranker import LightGBMRanker, Ranker
 from recommender.recommend import Hydrated
 from recommender.replay import Replayer
 
-QUESTIONS_MAX = 20_000
-ROWS_MAX = 500_000  # of a training matrix: 200 columns of float32 are 400 MB; twice as many gained nothing (serenade)
 SEED = 20_181_107
 REASONS_MAX = 20  # that a report names: a broken line's reason may tell its value
 EVALUATED = "evaluated"  # the version of the protocol's own ranker
@@ -94,7 +92,7 @@ def rerank_folder(
     clockwork = _clockwork(settings, options, filters=settings.recommend.filters)
     if companion is not None:
         companion.begin(settings, clockwork, range(border, len(asked)))
-    sizes = columns.lists.sizes[np.isin(columns.lists.at, asked.at[:border])]
+    sizes = columns.lists.sizes[np.searchsorted(columns.lists.at, asked.at[:border])]
     judgement = rerank(
         source,
         asked,
@@ -106,7 +104,7 @@ def rerank_folder(
             first_test_ms=int(asked.ts_ms[border:].min()),
             serve=None if companion is None else companion.serve,
         ),
-        questions_max=_within(options.questions_max, float(sizes.mean())),
+        questions_max=min(options.questions_max, rows_within(np.minimum(sizes, NEGATIVES_MAX))),
         progress=lambda count: say("replaying", count / columns.records),
         watch=None if companion is None else companion.watch,
     )
@@ -161,7 +159,7 @@ def next_item_folder(
         raise EvaluationError(f"{directory}: {border} questions to learn from, {len(tested)} to test: too few")
     fit = _fit(clockwork, options, say, first_test_ms=int(tested.ts_ms.min()))
     common: dict[str, Any] = {
-        "questions_max": _within(options.questions_max, min(settings.recommend.candidates_max, 100.0)),
+        "questions_max": min(options.questions_max, ROWS_MAX // min(settings.recommend.candidates_max, NEGATIVES_MAX)),
         "new_to_user": new_to_user,
         "without": left_out,
         "progress": lambda count: say("replaying", count / log.columns.records),
@@ -286,11 +284,6 @@ def _learned(judgement: Judgement, options: Options, refused: Mapping[str, int])
     if refused:
         facts["refused records"] = [f"{count} {why}" for why, count in sorted(refused.items())[:REASONS_MAX]]
     return facts
-
-
-def _within(questions_max: int, rows_each: float) -> int:
-    """So many questions that their rows stay within the bound."""
-    return max(1, min(questions_max, int(ROWS_MAX / max(rows_each, 1.0))))
 
 
 def _report(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.schema import IMPRESSIONS, InputRecord, Refused
 from features.store.port import Part
@@ -19,13 +20,15 @@ from pipeline.initialise import initialise, settings_of
 from pipeline.models import opener
 from recommender.model.artefact import ModelRefused
 from recommender.model.labels import training_rows
-from recommender.model.log_columns import read_columns
-from recommender.model.plan import Kind, plan
+from recommender.model.log_columns import LogColumns, read_columns
+from recommender.model.plan import Kind, Plan, plan
 from recommender.model.rows import TrainingRows
 from recommender.ranker import Ranker
 from recommender.replay import Answer, Replayer
 
 QUESTIONS_MAX = 20_000
+ROWS_MAX = 500_000  # of labelled rows: 200 columns of float32 are 400 MB; twice as many gained nothing (serenade)
+NEGATIVES_MAX = 100  # of a question that is learned from: those of a longer list are thinned
 FEATURE_ANSWERS_MAX = 5_000  # a file of features: 5 000 answers of 20 rows and 300 columns are 120 MB
 
 NO_LOG = "0000"  # a folder's identity in rec_id
@@ -106,16 +109,37 @@ def labelled_rows(
     *,
     questions_max: int = QUESTIONS_MAX,
     after_ms: int = 0,
+    whole: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> TrainingRows:
     """The newest `questions_max` labelled questions of a folder, of event time above `after_ms`; all of it is replayed.
 
-    progress(records replayed, of how many). Raises `ConfigError` for a folder that cannot be read.
+    As few as have together about `ROWS_MAX` rows. whole: with every row of a question, to judge by; else its negatives
+    beyond `NEGATIVES_MAX` are thinned, to learn from. progress(records replayed, of how many). Raises `ConfigError` for a folder that cannot be read.
     """
     log = read_columns(source, clockwork.domain)
-    asked = plan(log, clockwork.domain, source.kind).after(after_ms).newest(questions_max)
+    asked = plan(log, clockwork.domain, source.kind).after(after_ms)
+    negatives_max = max(clockwork.candidates_max, int(log.lists.sizes.max(initial=0))) if whole else NEGATIVES_MAX
+    rows_each = np.minimum(_rows_each(log, asked, clockwork), negatives_max)
+    asked = asked.newest(min(questions_max, rows_within(rows_each)))
     heard = None if progress is None else lambda count: progress(count, log.records)
-    return training_rows(source, clockwork, asked, progress=heard)
+    return training_rows(source, clockwork, asked, negatives_max=negatives_max, progress=heard)
+
+
+def rows_within(rows_each: NDArray[np.int64]) -> int:
+    """How many of the newest questions, the last of int64[Q], have together at most `ROWS_MAX` rows; at least one.
+
+    >>> rows_within(np.array([400_000, 100_000, 200_000, 200_000])), rows_within(np.array([600_000]))
+    (3, 1)
+    """
+    return max(1, int(np.searchsorted(np.cumsum(rows_each[::-1]), ROWS_MAX, side="right")))
+
+
+def _rows_each(log: LogColumns, asked: Plan, clockwork: Replayer) -> NDArray[np.int64]:
+    """How many rows each question has: of its list, or at most so many candidates."""
+    if asked.kind != "lists":
+        return np.full(len(asked), clockwork.candidates_max, np.int64)
+    return log.lists.sizes[np.searchsorted(log.lists.at, asked.at)]
 
 
 def recommendation(answer: Answer) -> bytes:

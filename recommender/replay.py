@@ -90,6 +90,7 @@ class Replayer:
     ) -> None:
         self.domain = domain
         self.k = k
+        self.candidates_max = candidates_max
         self.use_position = use_position
         self.batch_max = batch_max
         self.on_apply = on_apply

@@ -13,7 +13,8 @@ import msgspec
 from pipeline.cli import with_settings
 from pipeline.cli.progress import bar
 from pipeline.config import Settings
-from pipeline.evaluating import QUESTIONS_MAX, Options, next_item_folder, rerank_folder
+from pipeline.evaluating import Options, next_item_folder, rerank_folder
+from pipeline.offline import QUESTIONS_MAX
 from pipeline.tables import print_report
 from recommender.evaluation.report import Report
 

@@ -125,7 +125,8 @@ def _held_out(settings: Settings, on: Path | None, *, say: Say) -> HeldOut | Non
         def heard(done: int, records: int) -> None:
             say("replaying", done / records)
 
-        return labelled_rows(Source(on, settings), replayer(settings), after_ms=after_ms, progress=heard)
+        # whole lists: a lead on thinned ones need not be one on those that are served
+        return labelled_rows(Source(on, settings), replayer(settings), after_ms=after_ms, whole=True, progress=heard)
 
     return from_folder
 
