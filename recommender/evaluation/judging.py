@@ -13,6 +13,8 @@ from recommender.evaluation.metrics import Standings, hit_rate, joined, mrr, ndc
 from recommender.evaluation.report import Judged
 from recommender.selection import best_first
 
+PARTS_MAX = 4_096  # one query's standings are 700 bytes of five little arrays; joined, they are 40
+
 Doubles = NDArray[np.float64]
 Figure = Callable[[Standings], Doubles]
 
@@ -54,7 +56,10 @@ class Jury:
     def judge(self, system: str, salt: str, items: Hashes, scores: Doubles, relevant: Hashes) -> None:
         """One system's answer to the query at hand: its items with their scores, and the distinct relevant items."""
         lists = standings(scores, np.isin(items, relevant), [len(items)], relevant=[len(relevant)])
-        self._standings.setdefault(system, []).append(lists)
+        parts = self._standings.setdefault(system, [])
+        parts.append(lists)
+        if len(parts) == PARTS_MAX:
+            parts[:] = [joined(parts)]
         order = best_first(scores, items, query_id=salt)
         self._shown.setdefault(system, []).append(items[order[: self.k]])
 

@@ -39,3 +39,16 @@ def test_a_system_that_names_nothing_misses():
     empty = np.empty(0, np.uint64)
     for kind in (recall_at(2), ndcg_at(2), mrr_at(2), hit_rate_at(2), named):
         assert figure(kind, [1], items=empty, scores=np.empty(0)) == 0.0
+
+
+def test_many_queries_are_kept_joined_and_judged_alike(monkeypatch):
+    def heard(parts_max):
+        monkeypatch.setattr("recommender.evaluation.judging.PARTS_MAX", parts_max)
+        jury, random = Jury({"mrr": mrr_at(None), "recall": recall_at(2)}, k=3), np.random.default_rng(5)
+        for query in range(23):
+            items = random.permutation(8).astype(np.uint64)
+            jury.judge("one", f"q{query}", items, random.integers(0, 3, 8).astype(np.float64), items[:2])
+        assert len(jury._standings["one"]) < parts_max
+        return {name: values.tolist() for name, values in jury.verdicts()[0].values.items()}
+
+    assert heard(4) == heard(100)
