@@ -53,17 +53,22 @@ class ItemCheck(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One served record. `published`: the recommendations of the rec_id on the topic, and whether one has its content."""
+    """One served record. `published`: the recommendations of the rec_id on the topic, and whether one has its content.
+    strangers: how many of them have the content of no served record.
+    """
 
     served: Served
     items: list[ItemCheck]
     published: int
     is_published: bool
+    strangers: int
 
     @property
     def equal(self) -> bool:
-        """Nothing differs; a recommendation that the topic holds no more differs from nothing."""
-        return all(item.equal for item in self.items) and (self.is_published or not self.published)
+        """Nothing differs. A recommendation that is not on the topic, no more or never since a crash came between,
+        differs from nothing; one there that no served record accounts for is a difference.
+        """
+        return all(item.equal for item in self.items) and (self.is_published or not self.strangers)
 
     def report(self) -> dict[str, Any]:
         """As JSON tells it; doubles are written so that they read back to the bit."""
@@ -94,11 +99,16 @@ def find(
     raise ConfigError(f"{rec_id}: not on {prefix}{SERVED_FEATURES} ({told}): a wrong id, or older than the topic keeps")
 
 
-def check(unpacked: Unpacked, published: Sequence[Recommendation], *, models: Path) -> Check:
-    """Compares one served record with the recomputed scores and with its recommendation.
+def checks(records: Sequence[Unpacked], published: Sequence[Recommendation], *, models: Path) -> list[Check]:
+    """Compares each served record of one rec_id with the recomputed scores and with its recommendation.
 
-    `models`: the folder of the model's versions. Raises `ConfigError` where the version is not there or is refused.
+    `models`: the folder of the model's versions. Raises `ConfigError` where a version is not there or is refused.
     """
+    strangers = sum(not any(_is_of(each, answer) for each in records) for answer in published)
+    return [_check(each, published, strangers, models=models) for each in records]
+
+
+def _check(unpacked: Unpacked, published: Sequence[Recommendation], strangers: int, *, models: Path) -> Check:
     served = unpacked.served
     recomputed: NDArray[np.float64] | None = None
     if served.model_version != NO_VERSION:
@@ -114,7 +124,7 @@ def check(unpacked: Unpacked, published: Sequence[Recommendation], *, models: Pa
         )
         for place, item_id in enumerate(served.item_ids)
     ]
-    return Check(served, items, len(published), twin is not None)
+    return Check(served, items, len(published), twin is not None, strangers)
 
 
 def serving_model(served: Served, models: Path) -> LightGBMRanker:
@@ -145,14 +155,16 @@ class Columns(NamedTuple):
 
 def _twin(unpacked: Unpacked, published: Sequence[Recommendation]) -> Recommendation | None:
     """The recommendation of the same model and items; of several the one whose scores are the logged ones."""
-    served, scores = unpacked.served, unpacked.scores[: unpacked.served.shown].tolist()
-    shown = served.item_ids[: served.shown]
-    twins = [
-        each
-        for each in published
-        if each.model.version == served.model_version and [item.item_id for item in each.items] == shown
-    ]
+    scores = unpacked.scores[: unpacked.served.shown].tolist()
+    twins = [each for each in published if _is_of(unpacked, each)]
     return next((twin for twin in twins if [item.score for item in twin.items] == scores), twins[0] if twins else None)
+
+
+def _is_of(unpacked: Unpacked, answer: Recommendation) -> bool:
+    """Whether a recommendation has the model and the shown items of a served record."""
+    served = unpacked.served
+    shown = served.item_ids[: served.shown]
+    return answer.model.version == served.model_version and [item.item_id for item in answer.items] == shown
 
 
 def _unpacked(raw: bytes) -> Unpacked:

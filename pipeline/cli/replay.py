@@ -74,7 +74,8 @@ def command(
 
     With --rec-id: finds the served rows of a recommendation on the configured Kafka, scores them with the very model
     that scored them, and compares the scores with the logged and the published ones, to the bit. Exit 0: all are equal;
-    1: something differs; 3: equal as far as can be seen, the topic holds the recommendation no more.
+    1: something differs; 3: equal as far as can be seen, a recommendation is not on its topic (no more, or a crash came
+    between and its repeat is).
     """
     if rec_id is not None:
         if any((directory, limit, out, kinds, model)):
@@ -109,7 +110,7 @@ def _recheck(settings: Settings, rec_id: str, models: Path, *, as_json: bool) ->
         records, published = recheck.find(
             reader, prefix=prefix, rec_id=rec_id, progress=lambda topic, count: say(f"{topic}: {count} records read")
         )
-        checks = [recheck.check(record, published, models=models) for record in records]
+        checks = recheck.checks(records, published, models=models)
     if as_json:
         click.echo(orjson.dumps({"rec_id": rec_id, "records": [each.report() for each in checks]}).decode())
     else:
@@ -132,9 +133,11 @@ def _checked(check: recheck.Check) -> Iterator[str]:
     for item in check.items:
         scores = "  ".join(f"{_score(score):>24}" for score in (item.logged, item.recomputed, item.published))
         yield f"{item.item_id:<{wide}}  {scores}  {'yes' if item.equal else 'NO'}{'' if item.shown else '  (not shown)'}"
-    if not check.is_published:
+    if not check.is_published and check.strangers:
+        yield f"{check.published} published under this rec_id, none with these items by this model"
+    elif not check.is_published:
         yield (
-            f"{check.published} published under this rec_id, none with these items by this model"
+            "its recommendation never went out: a crash came between, and the repeat is another record"
             if check.published
             else "the recommendation itself is not on its topic any more"
         )

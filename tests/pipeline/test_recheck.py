@@ -61,7 +61,7 @@ def models(monkeypatch):
 
 def checks(served, answers, rec_id="r-1", tmp="models"):
     found = recheck.find(Reader(served, answers), prefix="eu.", rec_id=rec_id, progress=lambda topic, count: None)
-    return [recheck.check(each, found[1], models=tmp) for each in found[0]]
+    return recheck.checks(*found, models=tmp)
 
 
 @pytest.mark.parametrize("cascade", [None, Cascade(5, 6)])
@@ -108,6 +108,15 @@ def test_a_recommendation_with_other_content_is_a_difference_and_one_no_longer_h
     assert (found.equal, found.is_published) == (False, False)
     (found,) = checks([pack(ranked, **CLOCKS)], [])
     assert (found.equal, found.is_published) == (True, False)
+
+
+def test_rows_whose_recommendation_a_crash_kept_back_differ_from_nothing_once_the_repeat_is_there():
+    before, after = answer(seed=3), answer(seed=4)
+    rows_of_both = [pack(before, **CLOCKS), pack(after, **CLOCKS)]
+    found = checks(rows_of_both, [published(after)])
+    assert [(each.equal, each.is_published) for each in found] == [(True, False), (True, True)]
+    found = checks(rows_of_both, [published(after), published(answer(seed=5))])
+    assert [(each.equal, each.is_published) for each in found] == [(False, False), (True, True)]
 
 
 def test_where_the_sources_ranked_there_is_nothing_to_recompute():

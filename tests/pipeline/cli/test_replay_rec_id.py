@@ -29,17 +29,16 @@ UNSHOWN = ItemCheck("s", shown=False, logged=0.05, recomputed=0.05, published=No
 @pytest.fixture
 def run(monkeypatch):
     def go(*checks, options=()):
-        found = iter(checks)
         monkeypatch.setattr(replay, "Reader", lambda settings: nullcontext())
         monkeypatch.setattr(recheck, "find", lambda reader, **how: (list(checks), []))
-        monkeypatch.setattr(recheck, "check", lambda record, published, models: next(found))
+        monkeypatch.setattr(recheck, "checks", lambda records, published, models: list(checks))
         return CliRunner().invoke(main, ["replay", "--rec-id", "r-1", *options])
 
     return go
 
 
 def test_equal_scores_are_told_item_by_item_and_exit_0(run):
-    done = run(Check(served(), [SAME, UNSHOWN], 1, is_published=True))
+    done = run(Check(served(), [SAME, UNSHOWN], 1, is_published=True, strangers=0))
     assert done.exit_code == 0
     lines = done.output.splitlines()
     assert lines[0] == "r-1 for u: model v1, features f00d"
@@ -49,7 +48,7 @@ def test_equal_scores_are_told_item_by_item_and_exit_0(run):
 
 
 def test_one_bit_is_a_difference_and_exit_1(run):
-    done = run(Check(served(), [SAME, OTHER], 1, is_published=True), options=["--json"])
+    done = run(Check(served(), [SAME, OTHER], 1, is_published=True, strangers=0), options=["--json"])
     assert done.exit_code == 1
     (record,) = json.loads(done.output)["records"]
     assert [item["equal"] for item in record["items"]] == [True, False]
@@ -57,20 +56,20 @@ def test_one_bit_is_a_difference_and_exit_1(run):
 
 
 def test_content_that_was_never_published_is_a_difference(run):
-    done = run(Check(served(), [SAME], 2, is_published=False))
+    done = run(Check(served(), [SAME], 2, is_published=False, strangers=2))
     assert done.exit_code == 1
     assert "2 published under this rec_id, none with these items by this model" in done.output
 
 
 def test_a_recommendation_that_is_no_longer_held_has_an_exit_code_of_its_own(run):
-    done = run(Check(served(), [SAME], 0, is_published=False))
+    done = run(Check(served(), [SAME], 0, is_published=False, strangers=0))
     assert done.exit_code == 3
     assert "not on its topic any more" in done.output
 
 
 def test_where_the_sources_ranked_it_is_said_plainly(run):
     unscored = ItemCheck("a", shown=True, logged=0.1, recomputed=None, published=0.1)
-    done = run(Check(served("none"), [unscored], 1, is_published=True))
+    done = run(Check(served("none"), [unscored], 1, is_published=True, strangers=0))
     assert done.exit_code == 0
     assert "the candidate sources ranked it: there is nothing to recompute" in done.output
 
