@@ -40,6 +40,9 @@ VERBS = {
     "watch": ("watched", "watched"), "impression": ("were shown", "shown"),
 }  # fmt: skip
 
+# What may follow a verb in an action's name, as in add_to_cart: "added it to cart", but never "viewed it product".
+PREPOSITIONS = frozenset({"again", "for", "from", "in", "into", "of", "off", "on", "onto", "out", "to", "up", "with"})
+
 
 class Rule(NamedTuple):
     """A pattern of names and what to say: of a value, of 0 (empty: as of any), of none (empty: "not known").
@@ -68,13 +71,13 @@ RULES = (
     ),
     Rule(
         "item_(.+)_rate_by_(.+)",
-        "things of its {1:words} are {0:done} {v:number} times per impression",
+        "things of its {1:words} are {0:done} {v:times} per impression",
         "things of its {1:words} are not {0:done}",
         "nothing of its {1:words} was shown yet",
     ),
     Rule(
         f"item_(.+)_rate_{WINDOW}",
-        "{0:done} {v:number} times per impression {1:when}",
+        "{0:done} {v:times} per impression {1:when}",
         "not {0:done} {1:when}",
         "nothing was shown yet",
     ),
@@ -104,7 +107,7 @@ RULES = (
     Rule("user_session_age_s", "your session began {v:span} ago", absent="no session goes on"),
     Rule("user_session_dwell_mean_s", "you look at an item for {v:span} in this session", absent=NO_SESSION),
     Rule("user_session_dwell_last_s", "you looked at the item before for {v:span}", absent=NO_SESSION),
-    Rule("user_sessions", "you were here in {v:number} sessions", NEWCOMER),
+    Rule("user_sessions", "your sessions so far: {v:number}", NEWCOMER),
     Rule("user_repeat_share", "{v:percent} of what you do is with items you know", absent=NEWCOMER),
     Rule("user_recency_s", "you were last here {v:span} ago", absent=NEWCOMER),
     Rule("user_(.+)_recency_s", "you last {0:did} {v:span} ago", absent="you never {0:did}"),
@@ -242,9 +245,11 @@ def _did(action: str, what: str = "") -> str:
 
 
 def _verb(action: str) -> tuple[str, str]:
-    """A known verb at the beginning of an action's name (empty: none), and what follows it."""
+    """A known verb at the beginning of an action's name (empty: none, or a noun stands behind it), and what follows it."""
     verb, _, rest = action.partition("_")
-    return (verb, f" {_words(rest)}" if rest else "") if verb in VERBS else ("", "")
+    if verb not in VERBS or (rest and rest.partition("_")[0] not in PREPOSITIONS):
+        return "", ""
+    return verb, f" {_words(rest)}" if rest else ""
 
 
 _SAY_VALUE: dict[str, Callable[[float], str]] = {
