@@ -83,10 +83,7 @@ def command(
     catalog = replayer(settings).catalog
     place = (out or Path(settings.model.directory)) / settings.model.name
     version = version or datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    try:
-        check_version(version)
-    except ModelRefused as error:
-        raise ConfigError(error.reason) from None
+    _check_versions(place, version, init)
     try:
         after_ms = read_manifest(place / init).window.last_ts_ms if init else 0
         with bar() as say:
@@ -109,6 +106,17 @@ def command(
         raise ConfigError(f"--init {init}: {error.reason}") from None
     report = training_report(trained, learned.rows, records=learned.records, refused=learned.refused)
     click.echo(msgspec.json.encode(report).decode() if as_json else readable(report))
+
+
+def _check_versions(place: Path, version: str, init: str | None) -> None:
+    """Before anything is learned: names that name a folder in the registry, and a version that is not there yet."""
+    try:
+        for name in filter(None, (version, init)):
+            check_version(name)
+    except ModelRefused as error:
+        raise ConfigError(error.reason) from None
+    if (place / version).exists():
+        raise ConfigError(f"{place / version} exists: a version is never written twice, name another with --version")
 
 
 class Learned(NamedTuple):

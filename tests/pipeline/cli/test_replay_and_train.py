@@ -205,6 +205,15 @@ def test_a_prefix_of_a_real_log_makes_the_same_ranker_on_one_thread_and_on_two(t
     assert one.metrics["ndcg@10"] > by_chance + 0.1
 
 
+@pytest.mark.parametrize("more", [("--version", "v1"), ("--version", "v2", "--init", "../v1")])
+def test_a_version_that_is_there_or_lies_elsewhere_is_refused_before_anything_is_learned(folder, tmp_path, more):
+    (tmp_path / "models" / "ranker" / "v1").mkdir(parents=True)
+    result = CliRunner().invoke(main, ["train", str(folder), "--out", str(tmp_path / "models"), *more])
+    assert result.exit_code == 2
+    assert "v1" in result.stderr
+    assert "replayed" not in result.stderr
+
+
 def test_training_rows_can_be_taken_away(folder, tmp_path):
     run("replay", folder, "--out", tmp_path / "out", "--write", "training", "--json")
     with np.load(tmp_path / "out" / "training.npz") as held:
