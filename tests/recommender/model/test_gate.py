@@ -90,9 +90,22 @@ def test_too_few_lists_prove_nothing_however_great_the_lead(queries):
     assert found.lead is None
 
 
-def test_lists_of_one_user_alone_prove_nothing():
-    found = verdict(1.0, -1.0, lists(users=1))
-    assert found.refused == ["all lists are of one user: nothing is known of others"]
+@pytest.mark.parametrize("users", [1, 2, 19])
+def test_lists_of_few_users_prove_nothing_however_many_they_are(users):
+    found = verdict(1.0, -1.0, lists(users=users))
+    assert found.refused == [f"the 200 labelled lists are of {users} users, at least 20 are needed"]
+    assert found.lead is None
+
+
+def test_of_as_many_users_as_are_needed_a_ranker_no_better_seldom_passes():
+    """Two rankers that know nothing: one in 40 by the interval's making, some more since users are few."""
+    passed = 0
+    for seed in range(100):
+        random = np.random.default_rng(seed)
+        rows = lists(120, seed=seed, users=20)
+        rows.matrix[:] = random.normal(size=rows.matrix.shape)
+        passed += verdict(0.0, 1.0, rows).passed
+    assert passed <= 8
 
 
 def test_lists_without_a_label_do_not_count():
