@@ -16,6 +16,10 @@ from recommender.model.manifest import MANIFEST_FILE, MODEL_FILE
 from recommender.ranker import Ranker
 
 LOADED_MAX = 3  # the serving one, the one before it (a rollback then takes no load), the shadow
+LOOKS = (
+    300  # after so many looks (5 minutes of a worker's) a refused one is tried again: a machine that had no memory or
+)
+# no time for the probe says nothing about the model
 NO_MODEL = "no model"
 
 Mark = tuple[tuple[int, int, int] | None, ...]
@@ -59,6 +63,7 @@ class Seat:
     ranker: Ranker | None = None
     refused: int = 0
     tried: tuple[Wish, Mark] | None = None
+    looks: int = 0  # since it was tried
 
     @property
     def version(self) -> str | None:
@@ -104,8 +109,8 @@ class Registry:
     def refresh(self) -> bool:
         """Loads what is wanted and not there yet; True when another ranker sits on a seat now.
 
-        What is absent is looked for at every call; what is refused is tried again when its files changed or it is
-        named anew.
+        What is absent is looked for at every call; what is refused is tried again when its files changed, when it is
+        named anew, and after `LOOKS` calls.
         """
         changed = [self._settle(seat) for seat in (self.serving, self.shadowing)]
         return any(changed)
@@ -122,8 +127,10 @@ class Registry:
         if not any(mark):
             seat.cause = f"model {wish.version} is not in {self.directory}"
             return False
-        if seat.tried == (wish, mark):
+        seat.looks += 1
+        if seat.tried == (wish, mark) and seat.looks < LOOKS:
             return False
+        seat.looks = 0
         try:
             seat.ranker = self._opened(wish.version, mark)
         except ModelRefused as refusal:

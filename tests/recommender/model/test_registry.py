@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recommender.model.artefact import ModelRefused, load, read_manifest
-from recommender.model.registry import LOADED_MAX, Registry, versions
+from recommender.model.registry import LOADED_MAX, LOOKS, Registry, versions
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,25 @@ def test_a_refused_version_is_tried_again_only_when_its_files_changed(registry, 
     (path / "model.txt").write_bytes(good)
     assert registry.refresh() is True
     assert opened == ["v1", "v1"]
+
+
+def test_a_refused_version_is_tried_again_after_many_looks_since_a_busy_machine_proves_nothing(tmp_path):
+    (tmp_path / "v1").mkdir()
+    tries = []
+
+    def open_model(path):
+        tries.append(path.name)
+        if len(tries) == 1:
+            raise OSError("cannot allocate memory")
+        return Toy(path.name)
+
+    registry = Registry(tmp_path, open_model)
+    registry.want("v1")
+    assert not registry.refresh()
+    assert not any(registry.refresh() for _ in range(LOOKS - 1))
+    assert tries == ["v1"]
+    assert registry.refresh()
+    assert (tries, registry.current(), registry.cause) == (["v1", "v1"], Toy("v1"), None)
 
 
 def test_a_refused_version_is_tried_again_when_it_is_named_anew(registry, put, opened):
