@@ -36,6 +36,7 @@ LOOK_EVERY_S = 30.0
 ANSWER_S = 5.0
 BACKOFF_S = (0.5, 5.0)
 STOP_S = 2.0
+REFUSED_TOLD_MAX = 20  # between two looks at the registry; all are counted
 
 
 def shadow_of(model: str) -> str:
@@ -112,6 +113,7 @@ class Follower:
         self._seats: dict[str, Seat] = {"serving": registry.serving, "shadow": registry.shadowing}
         self._told: dict[str, tuple[str | None, str | None, int]] = {}
         self._trouble: str | None = None
+        self._refused = 0  # records since the last look at the registry
         self._caught_up, self._ending = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="model-control", daemon=True)
 
@@ -149,7 +151,7 @@ class Follower:
         """Reads from the start and on, until told to end or until the topic has other partitions than before."""
         parts = self._partitions(consumer)
         consumer.assign([TopicPartition(self._topic, part, OFFSET_BEGINNING) for part in parts])
-        behind, looked_s, refreshed_s = set(parts), time.monotonic(), 0.0
+        behind, looked_s, refreshed_s, self._refused = set(parts), time.monotonic(), 0.0, 0
         newest: dict[str, str | None] = {}  # of a long history only the end is loaded
         while not self._ending.is_set():
             for message in self._waiting(consumer):
@@ -160,7 +162,7 @@ class Follower:
             now_s = time.monotonic()
             if not behind and (newest or now_s - refreshed_s >= self._retry_s):
                 self._take(newest)
-                newest, refreshed_s = {}, now_s
+                newest, refreshed_s, self._refused = {}, now_s, 0
             if now_s - looked_s >= LOOK_EVERY_S:
                 looked_s = now_s
                 if self._partitions(consumer) != parts:
@@ -179,18 +181,21 @@ class Follower:
         return set(found.partitions)
 
     def _read(self, message: Message) -> dict[str, str | None]:
+        """What a record names, of the models that are ours."""
         try:
-            return dict([parse(message.key(), message.value())])
+            model, version = parse(message.key(), message.value())
         except Refused as refused:
             telemetry.CONTROL_REFUSED.inc()
-            log.warning("a record on model_control is refused", offset=message.offset(), cause=str(refused))
+            self._refused += 1
+            if self._refused <= REFUSED_TOLD_MAX:
+                log.warning("a record on model_control is refused", offset=message.offset(), cause=str(refused))
             return {}
+        return {model: version} if model in self._wants else {}
 
     def _take(self, newest: dict[str, str | None]) -> None:
         """Wishes what was named and sees to it, then says what changed."""
         for model, version in newest.items():
-            if model in self._wants:
-                self._wants[model](version)
+            self._wants[model](version)
         self._registry.refresh()
         self._caught_up.set()
         for role, seat in self._seats.items():

@@ -6,13 +6,16 @@ import time
 import uuid
 from dataclasses import dataclass
 
+import orjson
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
+from structlog.testing import capture_logs
 
 from features.schema import MODEL_CONTROL
 from pipeline.config import Kafka
 from pipeline.kafka.topics import create, load_topics
-from pipeline.model_control import Follower, name_version, named
+from pipeline.model_control import REFUSED_TOLD_MAX, Follower, name_version, named
 from recommender.model.registry import Registry
 from tests.integration.worlds import wait
 
@@ -93,6 +96,22 @@ def test_of_a_long_history_only_the_newest_word_is_loaded_before_the_worker_begi
     name(settings, None)
     wait(lambda: registry.current() is None, FOLLOWED_S, lambda: str(registry.serving))
     assert registry.shadow() == Toy("v2")
+
+
+def test_a_flood_of_broken_records_and_of_other_models_is_passed_over_in_few_words(broker, registry, follow):
+    settings = kafka(broker)
+    make_topics(settings)
+    producer = Producer({"bootstrap.servers": settings.bootstrap})
+    for number in range(500):
+        other = orjson.dumps({"model": f"m{number}", "version": "v1", "ts_ms": 5})
+        producer.produce(settings.topic_prefix + MODEL_CONTROL, other, f"m{number}")
+        producer.produce(settings.topic_prefix + MODEL_CONTROL, b"{", b"ranker")
+    producer.flush(FOLLOWED_S)
+    name(settings, "v3")
+    with capture_logs() as logs:
+        follow(settings)
+    assert registry.current() == Toy("v3")
+    assert sum("is refused" in line["event"] for line in logs) == REFUSED_TOLD_MAX
 
 
 def test_an_empty_topic_holds_nobody_up_and_a_missing_one_is_followed_once_it_is_there(broker, registry, follow):
