@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from pipeline.config import Settings, require_actions
+from pipeline.config import ConfigError, Settings, require_actions
 from pipeline.model_control import name_version, named, shadow_of
 from pipeline.models import columns, folder, opener
 from recommender.model import promotions
@@ -157,5 +157,11 @@ def _verdict(
 
 
 def _name(settings: Settings, model: str, line: Promotion) -> None:
-    promotions.note(folder(settings), line)
+    """Raises `ConfigError` where the history cannot be written: then no record goes out."""
+    try:
+        promotions.note(folder(settings), line)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder(settings) / promotions.FILE}: {error.strerror}; nothing was named, what served goes on"
+        ) from None
     name_version(settings.kafka, model, line.version, ts_ms=line.ts_ms)
