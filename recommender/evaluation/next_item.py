@@ -140,7 +140,10 @@ def frozen(
     train: Log, test: Log, replayer: Replayer, *, fit: Fit, questions_max: int, valid: Log | None = None,
     new_to_user: bool = False, without: Hashes | None = None, progress: Progress | None = None,
 ) -> Judgement:  # fmt: skip
-    """Judges all questions of `test` by the state and the ranker that `train` left; `valid` chooses, where given."""
+    """Judges all questions of `test` by the state and the ranker that `train` left; `valid` chooses, where given.
+
+    Of `train` and of `valid` the newest `questions_max` count.
+    """
     yes, _ = positive(train.columns.actions, replayer.domain, without)
     court = Court(replayer, Jury(FIGURES[test.plan.kind], K), Popularity(yes), new_to_user)
     past, stack = OwnPast(yes), Stack(len(replayer.catalog.names), train.plan)
@@ -153,7 +156,8 @@ def frozen(
     if valid is not None:
         checked = Stack(len(replayer.catalog.names), valid.plan)
         for question, query, own in _sessions_alone(valid, replayer, past):
-            checked.add(question, query, court.ready(query, own)[1])
+            if question >= len(valid.plan) - questions_max:
+                checked.add(question, query, court.ready(query, own)[1])
         held_out = checked.rows()
     rows = stack.rows()
     ranker = fit(rows, held_out)

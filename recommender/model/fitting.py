@@ -76,6 +76,8 @@ def fit_ranker(
     called after each tree. Raises `NotTrainable` in plain words.
     """
     check_rows(rows, catalog, settings)
+    if held_out is not None and not len(held_out):
+        raise NotTrainable("no list with a label among those that should choose the settings")
     parameters = {**parameters_of(settings, catalog), **(tuned or {})}
     begun = 0 if init is None else int(init.current_iteration())
     room = trees_room(settings, parameters)

@@ -137,6 +137,16 @@ def test_a_model_that_has_seen_the_test_part_is_refused(lists, tmp_path):
     assert "the test begins at" in found.output
 
 
+def test_a_validation_log_without_a_question_is_said_in_one_line(sessions, tmp_path):
+    write(tmp_path / "later", walks(10, 6, first_user=500))
+    write(tmp_path / "valid", walks(5, 1, first_user=600))
+    found = evaluate(
+        "next-item", sessions, "--test", str(tmp_path / "later"), "--valid", str(tmp_path / "valid"), "--search", "0"
+    )
+    assert found.exit_code == 2
+    assert "no list with a label among those that should choose" in found.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -72,6 +72,14 @@ def test_a_validation_log_reaches_the_fit_and_is_not_judged():
     assert len(found.users) == 4
 
 
+def test_of_a_validation_log_only_the_newest_questions_are_held():
+    replayer, fit, seen = setting()
+    valid, test = opened(walks(4, first_user=40)), opened(walks(1, first_user=50))
+    frozen(opened(walks(30)), test, replayer, fit=fit, questions_max=5, valid=valid)
+    ((rows, held_out),) = seen
+    assert (len(rows), len(held_out)) == (5, 5)
+
+
 def test_the_item_just_acted_on_is_never_shown():
     replayer, fit, _ = setting()
     log = opened(walks(20))
