@@ -71,13 +71,13 @@ RULES = (
     ),
     Rule(
         "item_(.+)_rate_by_(.+)",
-        "things of its {1:words} are {0:done} {v:times} per impression",
+        "things of its {1:words} are {0:done} about {v:times} per impression",
         "things of its {1:words} are not {0:done}",
         "nothing of its {1:words} was shown yet",
     ),
     Rule(
         f"item_(.+)_rate_{WINDOW}",
-        "{0:done} {v:times} per impression {1:when}",
+        "{0:done} about {v:times} per impression {1:when}",
         "not {0:done} {1:when}",
         "nothing was shown yet",
     ),

@@ -1,7 +1,7 @@
 """Why an item stands where it does: the top contributions to its score in human words, additive to the score.
 
 A feature and its list-relative forms (rank, z-score, ratios) speak as one reason, whose contribution is their sum:
-"clicked 0.12 times per impression so far, 2.1 standard deviations above this list".
+"clicked about 0.12 times per impression so far, 2.1 standard deviations above this list".
 """
 
 from __future__ import annotations
@@ -28,11 +28,16 @@ class Explained(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """A feature with its list-relative forms: columns, first the feature itself, and the forms of the others."""
+    """A feature with its list-relative forms: columns, first the feature itself, and the forms of the others.
+
+    tells: whether it speaks of the item. What is the same for every candidate (the user's habits, the hour) moves scores,
+    too, but is no reason for this item rather than that one: it stays in `rest`.
+    """
 
     say: Phrase
     columns: list[int]
     forms: list[str]
+    tells: bool
 
 
 class Explainer:
@@ -43,6 +48,7 @@ class Explainer:
         self._of = np.empty(len(names), np.intp)
         for place, subject in enumerate(self.subjects):
             self._of[subject.columns] = place
+        self._tells = np.array([subject.tells for subject in self.subjects], np.bool_)
 
     def explain(
         self, matrix: Floats, contributions: NDArray[np.float64], scores: NDArray[np.float64], *, top: int
@@ -57,7 +63,7 @@ class Explainer:
         additive = np.abs(total - scores) <= ADDITIVE * np.abs(contributions).sum(axis=1)
         summed = np.zeros((len(matrix), len(self.subjects)))
         np.add.at(summed.T, self._of, contributions[:, :-1].T)
-        order = strongest(summed)[:, :top]
+        order = strongest(summed * self._tells)[:, :top]
         return [
             self._explained(matrix[row], contributions[row], summed[row], order[row]) if additive[row] else None
             for row in range(len(matrix))
@@ -66,7 +72,7 @@ class Explainer:
     def _explained(
         self, row: Floats, contributions: NDArray[np.float64], summed: NDArray[np.float64], order: NDArray[np.intp]
     ) -> Explained:
-        told = order[summed[order] != 0]
+        told = order[(summed[order] != 0) & self._tells[order]]
         reasons = [Reason(self._text(self.subjects[place], row, contributions), float(summed[place])) for place in told]
         rest = contributions[-1] + summed.sum() - summed[told].sum()
         return Explained(reasons, float(rest))
@@ -101,8 +107,17 @@ def subjects(names: Sequence[str], categorical: Sequence[int] = ()) -> list[Subj
             found[base].columns.append(column)
             found[base].forms.append(form)
         else:
-            found[name] = Subject(phrase(name, is_category=column in categorical), [column], [])
+            found[name] = Subject(phrase(name, is_category=column in categorical), [column], [], tells_of_item(name))
     return list(found.values())
+
+
+def tells_of_item(name: str) -> bool:
+    """Whether a column may differ between the candidates of one question.
+
+    >>> [tells_of_item(name) for name in ("item_age_s", "user_item_bought", "user_sessions", "now_hour", "context_city")]
+    [True, True, False, False, False]
+    """
+    return name.startswith("user_item_") or not name.startswith(("user_", "now_", "context_"))
 
 
 def strongest(contributions: NDArray[np.float64]) -> NDArray[np.intp]:

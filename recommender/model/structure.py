@@ -72,9 +72,28 @@ def _walk(body: bytes, sizes: list[int]) -> None:
         block = body[offset : offset + size]
         if len(block) < size or not block.startswith(b"Tree=%d\n" % index) or not block.endswith(b"\n\n"):
             raise Damaged(f"tree {index} of {len(sizes)} is cut or missing")
+        if not _is_tree(_header(block)):
+            raise Damaged(f"tree {index} of {len(sizes)}: its nodes make no tree")
         offset += size
     tail = body[offset:]
     if not tail.startswith(TREES_END):
         raise Damaged("the trees do not end where the header says")
     if TAIL_END not in tail:
         raise Damaged("cut after the trees")
+
+
+def _is_tree(fields: dict[str, str]) -> bool:
+    """Whether every node but the first, and every leaf (-1 - its number), is the child of one node before it.
+
+    LightGBM grows a node behind its parent; it walks whatever it is given, in a circle for ever.
+    """
+    try:
+        leaves = int(fields["num_leaves"])
+        children = [[int(child) for child in fields.get(f"{side}_child", "").split()] for side in ("left", "right")]
+    except (KeyError, ValueError):
+        return False
+    if leaves == 1:
+        return True
+    forward = all(child < 0 or child > node for side in children for node, child in enumerate(side))
+    expected = [*range(-leaves, 0), *range(1, leaves - 1)]
+    return forward and len(children[0]) == len(children[1]) and sorted(children[0] + children[1]) == expected

@@ -26,7 +26,7 @@ def explain(row, parts, *, top=3, score=None):
 def test_a_feature_and_its_forms_are_one_reason():
     found = explain([0.12, 5, 3, 9, 2.13, 1], [0.1, 0, 0, 0.05, 0.3, 0, -1.0])
     (reason,) = found.reasons
-    assert reason.text == "clicked 0.12 times per impression so far, 2.1 standard deviations above this list"
+    assert reason.text == "clicked about 0.12 times per impression so far, 2.1 standard deviations above this list"
     assert reason.contribution == pytest.approx(0.45)
     assert found.rest == pytest.approx(-1.0)
 
@@ -45,6 +45,14 @@ def test_what_speaks_for_the_item_comes_first_then_what_speaks_against_it():
 def test_what_contributes_nothing_is_no_reason():
     assert explain([1] * 6, [0, 0, 0.4, 0, 0, 0, 0.1]).reasons[0].contribution == 0.4
     assert len(explain([1] * 6, [0, 0, 0.4, 0, 0, 0, 0.1]).reasons) == 1
+
+
+def test_what_is_the_same_for_every_candidate_is_no_reason_for_one_and_stays_in_the_rest():
+    names = ("user_sessions", "now_hour", "context_city", "user_item_bought", "price")
+    parts = np.array([[0.5, 0.4, -0.3, 0.2, 0.1, 1.0]])
+    (found,) = Explainer(names).explain(np.ones((1, 5), np.float32), parts, parts.sum(axis=1), top=5)
+    assert [reason.contribution for reason in found.reasons] == [0.2, 0.1]
+    assert found.rest == pytest.approx(1.6)
 
 
 def test_contributions_that_do_not_add_up_are_not_told():
