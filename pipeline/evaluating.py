@@ -36,6 +36,7 @@ from recommender.recommend import Hydrated
 from recommender.replay import Replayer
 
 SEED = 20_181_107
+GUESSES = 3  # of settings, where labels thin out and the test begins before the 80 % that `init` reads
 REASONS_MAX = 20  # that a report names: a broken line's reason may tell its value
 EVALUATED = "evaluated"  # the version of the protocol's own ranker
 
@@ -82,13 +83,21 @@ def rerank_folder(
     directory: Path, settings: Settings, options: Options, *, say: Say, companion: Companion | None = None
 ) -> tuple[Report, Judgement, Plan]:
     """Shown lists ordered again; see `recommender.evaluation.rerank`."""
-    settings = without(settings_for(directory, settings), options)
-    source = Source(directory, settings)
-    columns = read_columns(source, settings.domain, progress=lambda count: say(f"{count} records read"))
-    asked = plan(columns, settings.domain, "lists")
-    border = cut(len(asked))
-    if not 0 < border < len(asked):
-        raise EvaluationError(f"{directory}: {len(asked)} lists with a label, too few to train and to test")
+    given, before_ms = settings, None
+    for _ in range(GUESSES):
+        settings = without(settings_for(directory, given, before_ms=before_ms), options)
+        source = Source(directory, settings)
+        columns = read_columns(source, settings.domain, progress=lambda count: say(f"{count} records read"))
+        asked = plan(columns, settings.domain, "lists")
+        border = cut(len(asked))
+        if not 0 < border < len(asked):
+            raise EvaluationError(f"{directory}: {len(asked)} lists with a label, too few to train and to test")
+        first_test_ms = int(asked.ts_ms[border:].min())
+        if before_ms is not None and before_ms <= first_test_ms:
+            break
+        if settings == without(settings_for(directory, given, before_ms=first_test_ms), options):
+            break
+        before_ms = first_test_ms
     clockwork = _clockwork(settings, options, filters=settings.recommend.filters)
     if companion is not None:
         companion.begin(settings, clockwork, range(border, len(asked)))
@@ -101,7 +110,7 @@ def rerank_folder(
             clockwork,
             options,
             say,
-            first_test_ms=int(asked.ts_ms[border:].min()),
+            first_test_ms=first_test_ms,
             serve=None if companion is None else companion.serve,
         ),
         questions_max=min(options.questions_max, rows_within(np.minimum(sizes, NEGATIVES_MAX))),

@@ -54,13 +54,13 @@ _PURCHASE_WORDS = frozenset(["buy", "bought", "purchase", "purchased", "checkout
 _PURCHASE_NAMES = frozenset(("order", "place_order", "order_placed"))
 
 
-def initialise(directory: Path) -> str:
-    """The settings for the data set in `directory`, as commented TOML.
+def initialise(directory: Path, *, before_ms: int | None = None) -> str:
+    """The settings for the data set in `directory`, as commented TOML; by no record of `before_ms` or later.
 
     Raises `DataSetError` where it holds no user action that could be read.
     """
     sample = Sample()
-    for record in _first_part(directory):
+    for record in _first_part(directory, before_ms):
         sample.add(record)
     if not sample.actions:
         raise DataSetError(f"{directory}: no user action in the first {SHARE_READ:.0%} by time")
@@ -112,9 +112,10 @@ def is_purchase(name: str) -> bool:
     return name in _PURCHASE_NAMES or not _PURCHASE_WORDS.isdisjoint(name.split("_"))
 
 
-def _first_part(directory: Path) -> Iterator[InputRecord]:
-    """The records from before anything that a test part could hold."""
+def _first_part(directory: Path, before_ms: int | None) -> Iterator[InputRecord]:
+    """The records of the first 80 % by time, and before `before_ms`."""
     end_ms = _end_ms(directory)
+    end_ms = end_ms if before_ms is None else min(end_ms, before_ms)
     return (record for record in records(directory, refused=_passed_over) if record.ts_ms < end_ms)
 
 

@@ -36,15 +36,15 @@ NO_LOG = "0000"  # a folder's identity in rec_id
 Entry = tuple[str, InputRecord | None]
 
 
-def settings_for(directory: Path, settings: Settings) -> Settings:
+def settings_for(directory: Path, settings: Settings, *, before_ms: int | None = None) -> Settings:
     """`settings` where they say what the events mean; else the folder's own worker.toml; else what `init` would guess.
 
-    A folder kept by the demo has its worker.toml.
+    A folder kept by the demo has its worker.toml. before_ms: a guess looks at no record of then or later.
     """
     if settings.actions:
         return settings
     own = directory / "worker.toml"
-    return load(own, {}) if own.is_file() else settings_of(initialise(directory))
+    return load(own, {}) if own.is_file() else settings_of(initialise(directory, before_ms=before_ms))
 
 
 class Source:

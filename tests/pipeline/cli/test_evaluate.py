@@ -5,6 +5,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
+from features.schema import USER_ACTIONS, UserAction
 from pipeline import dataset
 from pipeline.cli import main
 from recommender.model.labels import LOST
@@ -79,6 +80,16 @@ def test_a_late_record_is_no_reason_not_to_learn(tmp_path, protocol, log):
     late = [*log[:place], (topic, msgspec.structs.replace(record, ts_ms=record.ts_ms - 3_600_000)), *log[place + 1 :]]
     write(tmp_path / "late", late)
     assert report(protocol, str(tmp_path / "late"), "--search", "0")["queries"] > 0
+
+
+def test_the_settings_know_nothing_of_a_test_part_that_begins_early(tmp_path):
+    """Only the first half of the lists is clicked, so the test begins at 40 % of the time; a new action comes at 60 %."""
+    log = shown_lists(200)
+    clicked, shown_alone = log[:200], log[200::2]
+    odd = [(USER_ACTIONS, UserAction(f"x{n}", "u1", "i1", "odd", shown_alone[n][1].ts_ms)) for n in range(100)]
+    write(tmp_path / "log", [*clicked, *(each for pair in zip(shown_alone, odd, strict=True) for each in pair)])
+    facts = report("rerank", str(tmp_path / "log"), "--search", "0")["facts"]
+    assert facts["refused records"] == ["100 action: unknown action 'odd'"]
 
 
 def test_a_given_model_is_named_and_nothing_is_said_to_be_trained(lists, tmp_path):
