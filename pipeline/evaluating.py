@@ -28,6 +28,7 @@ from recommender.model.log_columns import LogColumns, read_columns
 from recommender.model.parameters import NotTrainable
 from recommender.model.plan import Kind, Plan, plan, positive
 from recommender.model.rows import TrainingRows
+from recommender.model.search import TUNED
 from recommender.model.training import manifest_of
 from recommender.model.training_settings import TrainingSettings
 from recommender.query import Query
@@ -288,6 +289,9 @@ def _learned(judgement: Judgement, options: Options, refused: Mapping[str, int])
     facts: dict[str, Fact] = {"trained on": judgement.trained_on}
     if options.model is not None:
         facts = {"model": judgement.ranker.version}
+    if isinstance(judgement.ranker, LightGBMRanker):
+        chosen = judgement.ranker.booster.params
+        facts |= {"trees": judgement.ranker.trees, **{name: chosen[name] for name in TUNED if name in chosen}}
     if judgement.dropped:
         facts["left out"] = [f"{count} {why}" for why, count in judgement.dropped.items()]
     if refused:

@@ -47,6 +47,8 @@ def test_rerank_reports_the_ranker_and_its_lead_over_every_rule(lists):
     found = report("rerank", lists)
     assert found["queries"] == 40
     assert found["facts"]["trained on"] == 160
+    assert found["facts"]["trees"] > 0
+    assert found["facts"]["num_leaves"] == 15
     ranked = found["systems"][0]
     assert ranked["name"] == "Headrace"
     assert ranked["metrics"]["mrr"]["mean"] > system(found, "random")["metrics"]["mrr"]["mean"]
