@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from features.ids import hash64
 from features.scene import Floats, Hashes, UserHistory
 from features.schema import RecommendationRequest, UserAction
 from features.view import StateView
@@ -19,6 +20,7 @@ class Query:
     """One question: for whom, when, with what context; `given` = the caller's own list (no source, no filter).
 
     `salt` puts equal scores in order: the id of the record that asks, so that a replay answers as the worker did.
+    `acted_on`: the hash of the item whose action asks, None where no action does.
     """
 
     query_id: str
@@ -31,12 +33,24 @@ class Query:
     item_context: Mapping[str, Floats] = field(default_factory=dict)
     position: Floats | None = None
     salt: str = ""  # "": query_id
+    acted_on: int | None = None
+
+    @property
+    def current(self) -> Hashes:
+        """uint64[0 or 1]: the item the user is on: just acted on, else the last of a session that is not over.
+
+        The log alone does not tell: of actions at one ts_ms the last by its order need not be the one that asks.
+        """
+        if self.acted_on is not None:
+            return np.array([self.acted_on], np.uint64)
+        return self.user.items[-1:][self.user.in_session[-1:]]
 
 
 def question(record: UserAction | RecommendationRequest, *, query_id: str, user: UserHistory, k: int) -> Query:
     """What a trigger or a request asks, `now` being its event time. A given list is answered whole unless it says `k`."""
     if isinstance(record, UserAction):
-        return Query(query_id, record.user_id, record.ts_ms, user, k, salt=record.event_id)
+        acted_on = hash64(record.item_id)
+        return Query(query_id, record.user_id, record.ts_ms, user, k, salt=record.event_id, acted_on=acted_on)
     return Query(
         query_id,
         record.user_id,

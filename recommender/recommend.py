@@ -229,7 +229,7 @@ class Recommender:
         if query.given is not None:
             return given(names, found, self.view.learn(query.given))
         merged = merge(names, found, self._shares, at_most=self.candidates_max)
-        current = query.user.items[-1:][query.user.in_session[-1:]]
+        current = query.current
         return merged.only(merged.items != current) if len(current) else merged
 
     def _kept(self, query: Query, pool: Candidates) -> Candidates:

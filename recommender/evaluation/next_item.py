@@ -90,7 +90,7 @@ class Court:
         items = ready.candidates.items
         self.jury.judge(RANKED, query.query_id, items, path.score(ready, ranker), relevant)
         self.jury.judge(CANDIDATES, query.query_id, items, path.score(ready, None), relevant)
-        left_out = own if self.new_to_user else query.user.items[-1:][query.user.in_session[-1:]]
+        left_out = own if self.new_to_user else query.current
         for name, each in self._rules(query, own, found, seen=seen):
             kept = ~np.isin(each.items, left_out)
             scores = each.scores[kept].astype(np.float64)
@@ -184,20 +184,20 @@ def _sessions_alone(log: Log, replayer: Replayer, past: OwnPast) -> Iterator[tup
         blob, mine = logs.get(session) or (replayer.store.read_users([user])[0], [])
         question = places.get(ordinal)
         if question is not None and plan.kind == "baskets":
-            yield question, _alone(record, blob, replayer), past.before(user, None)
+            yield question, _alone(record, blob, replayer, None), past.before(user, None)
         blob = fold(blob, [Fact(ordinal, record)], partition=0, mark=-1, rules=rules).blob
         mine = [*mine, hash64(record.item_id)]
         if question is not None and plan.kind == "next":
             own = np.concatenate([past.before(user, None), np.array(mine, np.uint64)])
-            yield question, _alone(record, blob, replayer), own
+            yield question, _alone(record, blob, replayer, hash64(record.item_id)), own
         logs[session] = blob, mine
         if last_at[session] == ordinal:
             del logs[session]
 
 
-def _alone(record: UserAction, blob: bytes, replayer: Replayer) -> Query:
+def _alone(record: UserAction, blob: bytes, replayer: Replayer, acted_on: int | None) -> Query:
     user = replayer.view.history(blob, now_ms=record.ts_ms)
-    return Query(record.event_id, record.user_id, record.ts_ms, user, replayer.k)
+    return Query(record.event_id, record.user_id, record.ts_ms, user, replayer.k, acted_on=acted_on)
 
 
 def _last(of: Hashes, at: Ints) -> dict[int, int]:

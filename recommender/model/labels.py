@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from features.ids import hash64
 from features.scene import Floats, Hashes
 from features.schema import Impression, UserAction
 from recommender.model.plan import Plan
@@ -141,4 +142,5 @@ def _query(record: object, replayer: Replayer, plan: Plan) -> Query:
         raise TypeError(
             f"a plan of {plan.kind} asks at {type(record).__name__}: the log is not the one it was made from"
         )
-    return replayer.query(record.event_id, record.user_id, record.ts_ms)
+    acted_on = hash64(record.item_id) if plan.kind == "next" else None
+    return replayer.query(record.event_id, record.user_id, record.ts_ms, acted_on=acted_on)

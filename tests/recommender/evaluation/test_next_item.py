@@ -1,3 +1,4 @@
+import msgspec
 import numpy as np
 import pytest
 
@@ -7,7 +8,7 @@ from recommender.evaluation.rerank import RANKED
 from recommender.model.log_columns import read_columns
 from recommender.model.plan import plan, positive
 from recommender.replay import Replayer
-from tests.recommender.evaluation.logs import DOMAIN, ByColumn, walks
+from tests.recommender.evaluation.logs import DOMAIN, START_MS, ByColumn, walks
 
 
 def opened(log, kind="next", **settings):
@@ -115,3 +116,16 @@ def test_a_log_without_a_session_to_test_is_an_error():
     replayer, fit, _ = setting()
     with pytest.raises(ValueError, match="no question to test"):
         rolling(opened(walks(1, 1)), replayer, border=0, fit=fit, questions_max=10)
+
+
+def test_of_actions_at_one_moment_the_one_that_asks_is_the_one_left_out():
+    """All of a session in one millisecond: the log's order is that of hashes, not that in which things happened."""
+    replayer, fit, _ = setting()
+    log = [(topic, msgspec.structs.replace(record, ts_ms=START_MS)) for topic, record in walks(1, 8)]
+    other = [
+        (topic, msgspec.structs.replace(record, ts_ms=START_MS - 1)) for topic, record in walks(20, 8, first_user=1)
+    ]
+    opened_log = opened([*other, *log])
+    border = len(opened(other).plan)
+    found = rolling(opened_log, replayer, border=border, fit=fit, questions_max=10)
+    assert named(found)[CANDIDATES].values["named"].tolist() == [1.0] * 7
