@@ -76,8 +76,9 @@ def test_a_worker_killed_while_a_data_set_streams_is_back_and_the_state_is_the_r
     _ = servers
     folder = tmp_path / "folder"
     simulated(seed=5, rate=None, warm_up=1500).sample(folder)
-    demo = headrace("demo", "--dataset", str(folder), "--rate", "150", "--json")
-    pid = int(until(demo, r"streaming .* partial=.* worker (\d+) restarts 0")[1])
+    demo = headrace("demo", "--dataset", str(folder), "--rate", "100", "--json")
+    # answers flow: at partial, or at full where the model was promoted before the worker was ready
+    pid = int(until(demo, r"streaming .* levels \w+=.* worker (\d+) restarts 0")[1])
     os.kill(pid, signal.SIGKILL)
     figures = figures_of(demo)
     check(figures)
@@ -108,7 +109,7 @@ def test_a_folder_that_is_none_is_one_line_and_no_traceback(servers, headrace, t
 def test_a_worker_that_stands_still_is_named_and_goes_on_when_it_wakes(servers, headrace):
     _ = servers
     demo = headrace("demo", "--json", "--rate", "20")
-    pid = int(until(demo, r"live .* partial=.* worker (\d+) restarts 0")[1])
+    pid = int(until(demo, r"live .* levels \w+=.* worker (\d+) restarts 0")[1])
     os.kill(pid, signal.SIGSTOP)
     try:
         assert "worker's last line" in until(demo, r"nothing applied or answered for .*")[0]
