@@ -13,16 +13,14 @@ from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 from redis import Redis
 
-from features.schema import RECOMMENDATIONS, Recommendation
 from pipeline.embedded import free_port
+from tests.benchmarks.pacing import Pacer
 from tests.integration.conftest import redis, servers  # noqa: F401
-from tests.integration.worlds import World, action, traffic, wait
+from tests.integration.worlds import World, traffic, wait
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 NAMES = count()
@@ -109,47 +107,10 @@ def test_worker_latency_at_200_events_a_second(benchmark, world, capsys):
 
 
 def paced(world: World) -> list[float]:
-    """Milliseconds from produce() to the receipt of an answer that covers the event, for every event."""
-    reader = Consumer(
-        {"bootstrap.servers": world.bootstrap, "group.id": "bench", "fetch.wait.max.ms": 5, "log_level": 0}
-    )
-    name = world.prefix + RECOMMENDATIONS
-    parts = reader.list_topics(name, timeout=5).topics[name].partitions
-    reader.assign(
-        [TopicPartition(name, part, reader.get_watermark_offsets(TopicPartition(name, part))[1]) for part in parts]
-    )
-    open_ones: dict[tuple[str, int], list[tuple[int, float]]] = {}
-    latencies_ms: list[float] = []
-
-    def sent(user: str, at_s: float) -> Callable[[object, object], None]:
-        def note(_error: object, message: object) -> None:
-            open_ones.setdefault((user, message.partition()), []).append((message.offset(), at_s))
-
-        return note
-
-    def take(timeout_s: float) -> None:
-        for message in reader.consume(200, timeout=timeout_s):
-            answer = msgspec.json.decode(message.value(), type=Recommendation)
-            if answer.trigger is None:
-                continue
-            key, now_s = (answer.user_id, answer.trigger.partition), time.monotonic()
-            waiting = open_ones.get(key, [])
-            latencies_ms.extend((now_s - at_s) * 1000 for offset, at_s in waiting if offset <= answer.trigger.offset)
-            open_ones[key] = [each for each in waiting if each[0] > answer.trigger.offset]
-
-    events, begun_s = PACE_PER_S * PACED_S, time.monotonic()
-    for number in range(events):
-        while time.monotonic() < begun_s + number / PACE_PER_S:
-            take(0.001)
-            world.producer.poll(0)
-        user = f"u{number * 7919 % USERS}"
-        key, value = action(f"paced-{number}", user, f"i{number * 31 % ITEMS}")
-        world.producer.produce(world.prefix + "user_actions", value, key, on_delivery=sent(user, time.monotonic()))
-        world.producer.poll(0)
-    world.producer.flush(5)
-    until_s = time.monotonic() + 30
-    while len(latencies_ms) < events and time.monotonic() < until_s:
-        take(0.05)
-    reader.close()
-    assert len(latencies_ms) == events, f"{events - len(latencies_ms)} events without an answer"
-    return latencies_ms
+    """Milliseconds from the moment an event was due to the receipt of an answer that covers it, for every event."""
+    pacer = Pacer(world, per_s=PACE_PER_S, users=USERS, items=ITEMS)
+    pacer.run(PACED_S)
+    pacer.settle()
+    pacer.close()
+    assert not pacer.waiting, f"{pacer.waiting} events without an answer"
+    return [each.latency_ms for each in pacer.answered]
