@@ -329,13 +329,13 @@ def forget_meta(store, **instead):
     if isinstance(store, MemoryStore):
         store._meta = dict(instead)
         return
-    store._redis.delete(meta_key("contract"))
-    if instead:
-        store._redis.hset(meta_key("contract"), mapping=instead)
+    store._wire.one("DEL", meta_key("contract"))
+    for field, value in instead.items():
+        store._wire.one("HSET", meta_key("contract"), field, value)
 
 
 def meta_of(store):
-    return dict(store._meta) if isinstance(store, MemoryStore) else store._meta()
+    return dict(store._meta) if isinstance(store, MemoryStore) else store._meta.read()
 
 
 @pytest.mark.parametrize("look", [lambda store: store.marks("u", PART), lambda store: store.begin(PART, 10)])

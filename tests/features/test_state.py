@@ -531,7 +531,7 @@ def test_the_fresh_context_of_a_session_follows_its_last_three_distinct_items():
 def test_redis_gives_the_reference_digest_too(redis_url, delivery):
     records, parts = delivery
     store = RedisStore(redis_url, app="t", shards=SHARDS)
-    store._redis.flushall()
+    store._wire.one("FLUSHALL")
     for part, batches in parts.items():
         apply_all(State(store, DOMAIN), part, batches)
     layout = store.open(DOMAIN)

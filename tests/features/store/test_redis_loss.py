@@ -55,13 +55,13 @@ def test_a_redis_emptied_under_a_worker_gets_state_and_meta_back(redis_url):
     state = State(store, DOMAIN)
     store.bind_log(PART.topic, "0a1b2c3d4e5f6071")
     go_on(state, facts, 200, 50)
-    before, whole = store._meta(), digest(store, state.layout, DOMAIN)
+    before, whole = store._meta.read(), digest(store, state.layout, DOMAIN)
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
     with pytest.raises(StateLost):
         state.beat()
     go_on(state, facts, 200, 50)
-    assert store._meta() == before
+    assert store._meta.read() == before
     assert digest(store, state.layout, DOMAIN) == whole
     store.close()
 

@@ -1,0 +1,95 @@
+"""`meta` in Redis: what is fixed for the life of the data. Every field is written once, by whoever is first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from features.domain import Domain
+from features.store import layout as names
+from features.store.port import ANEW, Part, StateForeign
+from features.store.redis_replies import answering, good
+from features.store.redis_wire import Wire
+
+
+class Meta:
+    """The `meta` hash of one app over `wire`. `generation` None: the one that `meta` names as serving."""
+
+    def __init__(self, wire: Wire, *, app: str, shards: int, generation: int | None) -> None:
+        self._wire, self._shards = wire, shards
+        self._key = names.meta_key(app)
+        self._generation = generation
+        self._settled: dict[str, str] = {}  # what was opened and bound
+
+    @property
+    def generation(self) -> int:
+        """The generation that this process writes."""
+        return self._generation or 1
+
+    def begun(self) -> bool:
+        """Whether there is any."""
+        return bool(self._one("EXISTS"))
+
+    def read(self) -> dict[str, str]:
+        """All fields."""
+        raw = self._one("HGETALL")
+        return {field.decode(): value.decode() for field, value in zip(raw[::2], raw[1::2], strict=True)}
+
+    def settle(self, domain: Domain) -> dict[str, str]:
+        """Checks or writes what `domain` fixes; workers may start together. Raises `StateForeign`."""
+        meta = self.read()
+        if self._generation is None:
+            self._generation = int(meta.get("generation", "1"))
+        generation = self._generation
+        names.check_meta(meta, shards=self._shards, generation=generation, columns=domain.columns)
+        fixed = {"format": names.FORMAT, "shards": str(self._shards), "generation": str(generation)}
+        for field, value in {**fixed, f"columns:{generation}": names.columns_text(domain.columns)}.items():
+            self.put(field, value)
+        meta = self.read()
+        names.check_meta(meta, shards=self._shards, generation=generation, columns=domain.columns)
+        for action in domain.actions:
+            while action.name not in (codes := names.codes_of(meta, generation)):
+                self.put(f"action:{generation}:{names.free_code(codes)}", action.name)
+                meta = self.read()
+        self._settled.update(names.fixed_by(meta, generation))
+        return meta
+
+    def bind_log(self, topic: str, identity: str) -> None:
+        """Remembers a topic's identity; raises `StateForeign` when another stands there."""
+        field = f"log:{self.generation}:{topic}"
+        self.put(field, identity)
+        known = self._one("HGET", field).decode()
+        if known != identity:
+            raise StateForeign(f"the state was built from another log of {topic}: {known}, not {identity}; {ANEW}")
+        self._settled[field] = identity
+
+    def restore(self) -> None:
+        """Puts back what Redis lost; before any mark, so that a mark never stands without its layout."""
+        if not self._settled:
+            return
+        lost = names.lost_fields(self._settled, self.read())
+        if not lost:
+            return
+        for field, value in {**lost, "generation": str(self.generation)}.items():
+            self.put(field, value)
+        names.lost_fields(self._settled, self.read())  # another may have been faster
+
+    def start_of(self, part: Part) -> int | None:
+        """Where a part began, None if it never did."""
+        start = self._one("HGET", self._start_field(part))
+        return None if start is None else int(start)
+
+    def remember_start(self, part: Part, start: int) -> None:
+        """Says that a part has begun."""
+        self.put(self._start_field(part), start)
+
+    def put(self, field: str, value: str | int) -> None:
+        """Writes a field that is not there yet."""
+        self._one("HSETNX", field, value)
+
+    def _start_field(self, part: Part) -> str:
+        return f"start:{self.generation}:{part.topic}:{part.partition}"
+
+    def _one(self, name: str, *rest: Any) -> Any:
+        with answering():
+            (reply,) = good(self._wire.exchange([(name, self._key, *rest)]))
+        return reply
