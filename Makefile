@@ -1,6 +1,7 @@
 # Everything sets itself up: a virtual environment in .venv with the pinned packages, redone when the pins change.
 #
 #   make demo ARGS="--seconds 30 --json"    the whole pipeline on this machine, nothing else to install
+#   make kafka ARGS="--port 9092"           a real broker without containers; needs Java and Maven
 #   make test | lint | bench | stack-test
 
 VENV ?= .venv
@@ -10,10 +11,14 @@ RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip install -q --disable-pip-version-check --no-input -c constraints.txt -e
 DEMO_NEEDS := $(VENV)/.demo $(if $(findstring completejourney,$(ARGS)),$(VENV)/.datasets)
 
-.PHONY: demo test lint bench stack-test venv schemas clean
+.PHONY: demo kafka test lint bench stack-test venv schemas clean
 
 demo: $(DEMO_NEEDS)
 	@$(RUN) pipeline.cli demo $(ARGS)
+
+# Apache Kafka on 127.0.0.1:9092 with the declared topics, until Ctrl-C; needs Java >= 17 and Maven, says so where not.
+kafka: $(VENV)/.demo
+	@$(RUN) pipeline.apache_kafka $(ARGS)
 
 # The servers of the integration tests want the cores for themselves, so those run one after the other.
 test: $(VENV)/.dev
