@@ -13,7 +13,7 @@ from features.schema import REQUESTS
 from pipeline.dataset import read
 from pipeline.demo.plan import simulated
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.services, pytest.mark.timeout(300), pytest.mark.usefixtures("wheels")]
 
 
 @pytest.fixture
@@ -54,8 +54,7 @@ def check(figures):
     assert sum(end + 1 for end in figures["hwm"].values()) == figures["published"]
 
 
-def test_the_demo_accounts_for_everything_serves_its_own_model_and_ends_on_ctrl_c(servers, headrace, tmp_path):
-    _ = servers  # skips, or fails in CI, where the wheels are absent
+def test_the_demo_accounts_for_everything_serves_its_own_model_and_ends_on_ctrl_c(headrace, tmp_path):
     kept = tmp_path / "kept"
     demo = headrace("demo", "--json", "--keep", str(kept))
     until(demo, r"live .* full=")
@@ -72,8 +71,7 @@ def test_the_demo_accounts_for_everything_serves_its_own_model_and_ends_on_ctrl_
     assert figures_of(headrace("replay", str(kept), "--json"))["digest"] == figures["digest"]
 
 
-def test_a_worker_killed_while_a_data_set_streams_is_back_and_the_state_is_the_replays(servers, headrace, tmp_path):
-    _ = servers
+def test_a_worker_killed_while_a_data_set_streams_is_back_and_the_state_is_the_replays(headrace, tmp_path):
     folder = tmp_path / "folder"
     simulated(seed=5, rate=None, warm_up=1500).sample(folder)
     demo = headrace("demo", "--dataset", str(folder), "--rate", "100", "--json")
@@ -89,15 +87,13 @@ def test_a_worker_killed_while_a_data_set_streams_is_back_and_the_state_is_the_r
     assert figures_of(headrace("replay", str(folder), "--json"))["digest"] == figures["digest"]
 
 
-def test_seconds_end_the_traffic(servers, headrace):
-    _ = servers
+def test_seconds_end_the_traffic(headrace):
     figures = figures_of(headrace("demo", "--seconds", "2", "--json", "--rate", "50"))
     check(figures)
     assert 1.9 <= figures["seconds"]["streamed"] < 4.0
 
 
-def test_a_folder_that_is_none_is_one_line_and_no_traceback(servers, headrace, tmp_path):
-    _ = servers
+def test_a_folder_that_is_none_is_one_line_and_no_traceback(headrace, tmp_path):
     demo = headrace("demo", "--dataset", str(tmp_path), "--json")
     out, err = demo.communicate(timeout=60)
     assert demo.returncode == 2
@@ -106,8 +102,7 @@ def test_a_folder_that_is_none_is_one_line_and_no_traceback(servers, headrace, t
     assert "Traceback" not in err
 
 
-def test_a_worker_that_stands_still_is_named_and_goes_on_when_it_wakes(servers, headrace):
-    _ = servers
+def test_a_worker_that_stands_still_is_named_and_goes_on_when_it_wakes(headrace):
     demo = headrace("demo", "--json", "--rate", "20")
     pid = int(until(demo, r"live .* levels \w+=.* worker (\d+) restarts 0")[1])
     os.kill(pid, signal.SIGSTOP)

@@ -13,7 +13,7 @@ from redis import Redis
 
 from pipeline.embedded import EmbeddedError, embedded, find_broker
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.usefixtures("wheels")]
 
 PARENT = """
 import sys, time
@@ -40,8 +40,7 @@ def gone(pid: int, within_s: float = 5.0) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl is Linux's own; elsewhere the next start sweeps")
-def test_both_servers_end_when_the_parent_is_killed_with_9(own_servers, tmp_path):
-    own_servers()  # skips here where the wheels are absent
+def test_both_servers_end_when_the_parent_is_killed_with_9(tmp_path):
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path / "d")], stdout=subprocess.PIPE, text=True)
     with parent:
         pids = [int(pid) for pid in parent.stdout.readline().split()]
@@ -50,8 +49,7 @@ def test_both_servers_end_when_the_parent_is_killed_with_9(own_servers, tmp_path
     assert all(gone(pid) for pid in pids)
 
 
-def test_a_stopped_server_ends_with_its_parent_too(own_servers, tmp_path):
-    own_servers()
+def test_a_stopped_server_ends_with_its_parent_too(tmp_path):
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path / "d")], stdout=subprocess.PIPE, text=True)
     with parent:
         pids = [int(pid) for pid in parent.stdout.readline().split()]
@@ -60,16 +58,14 @@ def test_a_stopped_server_ends_with_its_parent_too(own_servers, tmp_path):
     assert all(gone(pid) for pid in pids)
 
 
-def test_leaving_the_context_ends_both(own_servers, tmp_path):
-    own_servers()
+def test_leaving_the_context_ends_both(tmp_path):
     with embedded(tmp_path / "e") as servers:
         pids = list(servers.pids.values())
     assert all(gone(pid) for pid in pids)
 
 
-def test_redis_keeps_what_it_acknowledged_over_kill_9_and_restart(own_servers):
-    servers = own_servers(broker=False)
-    with Redis.from_url(servers.redis_url) as client:
+def test_redis_keeps_what_it_acknowledged_over_kill_9_and_restart(tmp_path):
+    with embedded(tmp_path / "e", broker=False) as servers, Redis.from_url(servers.redis_url) as client:
         client.set("a", "1")
         assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
         assert client.config_get("port")["port"] == "0"
@@ -77,19 +73,24 @@ def test_redis_keeps_what_it_acknowledged_over_kill_9_and_restart(own_servers):
         assert client.get("a") == b"1"
 
 
-def test_a_long_directory_still_gets_a_socket(own_servers, tmp_path):
-    own_servers(broker=False)
+def test_a_long_directory_still_gets_a_socket(tmp_path):
     with embedded(tmp_path / ("long" * 30), broker=False) as servers, Redis.from_url(servers.redis_url) as client:
         assert client.ping()
 
 
-def test_a_directory_with_spaces_works(own_servers, tmp_path):
-    own_servers(broker=False)
+def test_a_directory_with_spaces_works(tmp_path):
     with embedded(tmp_path / "two words", broker=False) as servers, Redis.from_url(servers.redis_url) as client:
         assert client.set("a", "1")
 
 
-def test_what_is_produced_can_be_consumed(broker):
+@pytest.fixture(scope="module")
+def servers(wheels, tmp_path_factory):
+    with embedded(tmp_path_factory.mktemp("embedded")) as started:
+        yield started
+
+
+def test_what_is_produced_can_be_consumed(servers):
+    broker = servers.bootstrap
     producer = Producer({"bootstrap.servers": broker, "linger.ms": 0})
     producer.produce("test_embedded", b"hello", key=b"k")
     assert producer.flush(10) == 0
@@ -109,7 +110,7 @@ def test_the_broker_listens_on_loopback_only(servers):
     assert [entry for entry in listening if int(entry.split(":")[1], 16) == port] == [f"0100007F:{port:04X}"]
 
 
-def test_a_binary_that_dies_is_an_error_with_its_log(own_servers, tmp_path, monkeypatch):
+def test_a_binary_that_dies_is_an_error_with_its_log(tmp_path, monkeypatch):
     script = tmp_path / "tansu"
     script.write_text("#!/bin/sh\necho no space left\nexit 3\n")
     script.chmod(0o755)
@@ -126,8 +127,7 @@ def test_a_missing_broker_names_the_extra(tmp_path, monkeypatch):
         find_broker(tmp_path)
 
 
-def test_a_redis_that_died_runs_again_on_its_file(own_servers):
-    servers = own_servers()
+def test_a_redis_that_died_runs_again_on_its_file(servers):
     assert servers.revive_redis() is None
     with Redis.from_url(servers.redis_url) as client:
         client.set("k", "v")
