@@ -19,7 +19,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from features.schema import MODEL_CONTROL, ModelControl, Refused, check_id
 from pipeline import telemetry
 from pipeline.config import ConfigError, Kafka
-from pipeline.kafka.clients import confluent
+from pipeline.kafka.clients import SMALL_ANSWERS, confluent
 from pipeline.kafka.delivery import Delivery
 from pipeline.kafka.reading import Reader
 from pipeline.logs import get_logger
@@ -223,6 +223,7 @@ class Follower:
     def _consumer_settings(self) -> dict[str, object]:
         return {
             **confluent(self._settings),
+            **SMALL_ANSWERS,
             "group.id": f"{self._settings.group}-models-{uuid.uuid4().hex[:8]}",  # asked for, never joined
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,

@@ -9,6 +9,9 @@ import faust
 
 from pipeline.config import ConfigError, Kafka, secret
 
+# For a client whose answers are small: at librdkafka's 60 s it believes in a half-open connection for a minute.
+SMALL_ANSWERS = {"socket.timeout.ms": 5_000}
+
 
 def password(settings: Kafka) -> str:
     """The SASL password from its variable or file (never from the command line); empty without SASL.

@@ -22,12 +22,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import aiokafka
 import faust
+from aiokafka.client import ConnectionGroup
 from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as stock
 from faust.types import TP, ConsumerMessage
 
 from features.store.port import Part
+from pipeline.kafka.silence import LOOK_S as LISTEN_S
+from pipeline.kafka.silence import Silence
 from pipeline.kafka.slices import Cursor, Slice
 from pipeline.logs import get_logger
 
@@ -85,10 +88,12 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
     def __post_init__(self) -> None:
         super().__post_init__()
         self.cursors: dict[TP, Cursor] = {}
+        self._silence: Silence | None = None
 
     async def on_start(self) -> None:
         """Connects, and waits for a broker that is away: stock would take the worker down. Ends when the worker does."""
         delay_s = BACKOFF_S
+        self.add_future(self._listen())
         while not self._is_ending:
             connecting = asyncio.ensure_future(super().on_start())
             if not await self._wait(connecting, SILENCE_S):
@@ -108,6 +113,13 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
             else:
                 self.app.edge.broker_away(None)
                 return
+
+    async def _listen(self) -> None:
+        """Has half-open connections closed: nobody else notices them for a minute and a half."""
+        while not self._is_ending:
+            await asyncio.sleep(LISTEN_S)
+            if self._silence is not None:
+                self._silence.look(time.monotonic())
 
     @property
     def _is_ending(self) -> bool:
@@ -129,6 +141,13 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer._max_partition_fetch_bytes = options.fetch_max_bytes
         consumer._isolation_level = "read_committed"
         consumer._auto_offset_reset = "none"
+        join_s = (
+            self.app.conf.broker_rebalance_timeout + ANSWER_S
+        )  # the broker answers when the slowest member is there
+        fetch_s = options.fetch_wait_ms / 1000 + ANSWER_S
+        self._silence = Silence(
+            consumer._client, {ConnectionGroup.DEFAULT: fetch_s, ConnectionGroup.COORDINATION: join_s}
+        )
         return consumer
 
     async def _fetch_records(
