@@ -140,13 +140,14 @@ def layout(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
         yield Finding("state", "note", "no state yet: the first worker begins it", "nothing to do")
         return
     columns = settings.domain.columns
-    generation = int(meta.get("generation", "1"))
+    generation = names.serving(meta)
     try:
         names.check_meta(meta, shards=settings.redis.shards, generation=generation, columns=columns)
     except StateForeign as error:
         yield Finding("state", "wrong", str(error), f"the former settings; else {ANEW}")
         return
-    absent = [field for field in ("format", "shards", f"columns:{generation}") if field not in meta]
+    needed = ("generation", *(f"{kind}:{generation}" for kind in ("format", "shards", "columns")))
+    absent = [field for field in needed if field not in meta]
     if settings.actions and not names.codes_of(meta, generation):
         absent.append("action codes")
     if absent:
@@ -154,16 +155,17 @@ def layout(client: redis.Redis, settings: Settings) -> Iterator[Finding]:
             "state",
             "wrong",
             f"meta incomplete, without {', '.join(absent)}: a worker that runs now restores it",
-            "if it stays: stop the workers, empty Redis, start them: they read the log anew",
+            f"if it stays: {ANEW}",
         )
         return
-    yield Finding("state", "ok", f"generation {generation}, {meta['shards']} shards, columns {', '.join(columns)}")
+    shards = meta[f"shards:{generation}"]
+    yield Finding("state", "ok", f"generation {generation}, {shards} shards, columns {', '.join(columns)}")
 
 
 def identity(admin: AdminClient, client: redis.Redis, settings: Settings) -> Iterator[Finding]:
     """Whether the state was built from these very topics."""
     meta = _meta(client, settings)
-    generation = meta.get("generation", "1")
+    generation = names.serving(meta)
     input_topics = [settings.kafka.topic_prefix + topic for topic in INPUT_TOPICS]
     wrong = False
     for topic, found in identities(admin, input_topics).items():
@@ -237,7 +239,7 @@ def _overlap(client: redis.Redis, settings: Settings, part: Part, held: Range) -
 
 
 def _marks(client: redis.Redis, settings: Settings, part: Part) -> list[int]:
-    generation = int(_meta(client, settings).get("generation", "1"))
+    generation = names.serving(_meta(client, settings))
     pipe = client.pipeline(transaction=False)
     for prefix in names.prefixes(settings.redis.app, generation, settings.redis.shards):
         for phase in PHASES:

@@ -4,10 +4,12 @@ A key is `{tag}:<app>:<generation>:<kind>:<16 hex of a 64-bit hash>`. All keys o
 they share a slot and one script call can touch them. Tags are the smallest integers whose CRC16 slot lies in the
 shard's share of the 16 384 slots: shards spread evenly over any number of nodes, which "s00", "s01" ... do not.
 
-`{0}:<app>:meta` (outside the shards: its place does not depend on their number) holds `format`, `shards`, the serving
-`generation`, and for each generation g: `columns:g`, `action:g:<code>`, `log:g:<topic>`, `start:g:<topic>:<partition>`.
-An action keeps its code for ever and a new one takes the next free code, since user logs hold codes. Format 2 is the
-first whose shards keep a sample of their items (`sample_score`).
+`{0}:<app>:meta` (outside the shards: its place does not depend on their number) names the serving `generation`, the
+one that a rebuild fills (`building`), and holds for each generation g: `format:g`, `shards:g`, `columns:g`,
+`action:g:<code>`, `log:g:<topic>`, `start:g:<topic>:<partition>`, `built_for:g`. So the next generation may have another
+format, other shards and other columns than the one that serves. An action keeps its code as long as its generation
+lives and a new one takes the next free code, since user logs hold codes. `{0}:<app>:rebuild` is the lease of the rebuild
+at work. Format 3 is the first that keeps format and shards by generation.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ import msgspec
 
 from features.domain import Domain
 from features.ids import hash64
-from features.store.port import ANEW, Layout, Part, Phase, StateForeign
+from features.store.port import ANEW, Layout, Part, Phase, StateForeign, StateMoved
 
-FORMAT = "2"
+FORMAT = "3"
 SLOTS = 16_384
 CODES_MAX = 255
 DAY_MS = 86_400_000
@@ -81,6 +83,12 @@ def meta_key(app: str) -> str:
     return f"{{0}}:{app}:meta"
 
 
+def lease_key(app: str) -> str:
+    """Where the rebuild at work says that it lives; in the slot of `meta`."""
+    check_app(app)
+    return f"{{0}}:{app}:rebuild"
+
+
 def mark_field(phase: Phase, part: Part) -> str:
     """A mark's field in its shard's `hwm` hash."""
     return f"{phase}:{part.topic}:{part.partition}"
@@ -112,11 +120,54 @@ def weights(domain: Domain) -> tuple[float, ...]:
     return (0.0, *(0.0 if action.negative else float(action.weight) for action in domain.counted))
 
 
+def serving(meta: Mapping[str, str]) -> int:
+    """The generation that workers read and write; a state begins with 1."""
+    return int(meta.get("generation", "1"))
+
+
+def generations(meta: Mapping[str, str]) -> set[int]:
+    """Every generation that `meta` says anything of.
+
+    >>> sorted(generations({"generation": "2", "columns:2": "[]", "start:1:t:0": "7", "building": "3"}))
+    [1, 2, 3]
+    """
+    named = {field.split(":")[1] for field in meta if ":" in field}
+    named.update(meta[field] for field in ("generation", "building") if field in meta)
+    return {int(number) for number in named if number.isdecimal()}
+
+
+def fields_of(meta: Mapping[str, str], generation: int) -> list[str]:
+    """The fields that speak of one generation alone.
+
+    >>> fields_of({"generation": "1", "columns:1": "[]", "columns:11": "[]", "start:1:t:0": "7"}, 1)
+    ['columns:1', 'start:1:t:0']
+    """
+    return [field for field in meta if field.split(":")[1:2] == [str(generation)]]
+
+
+def check_place(meta: Mapping[str, str], *, generation: int, instead_of: int | None = None) -> None:
+    """Raises `StateMoved` where `meta` names another serving generation than the one that a store was opened with.
+
+    instead_of: the store fills `generation`, which is to serve instead of that one. What `meta` lost is no move.
+
+    >>> check_place({"generation": "1", "building": "2"}, generation=2, instead_of=1)
+    >>> check_place({"generation": "2"}, generation=1)
+    Traceback (most recent call last):
+    features.store.port.StateMoved: generation 2 of the state serves, no longer 1
+    """
+    expected = str(generation if instead_of is None else instead_of)
+    if (found := meta.get("generation", expected)) != expected:
+        raise StateMoved(f"generation {found} of the state serves, no longer {expected}")
+    if instead_of is not None and (built := meta.get("building", str(generation))) != str(generation):
+        raise StateMoved(f"generation {built} of the state is being built, no longer {generation}")
+
+
 def check_meta(meta: Mapping[str, str], *, shards: int, generation: int, columns: tuple[str, ...]) -> None:
     """Raises `StateForeign` naming what the state was built with and what the configuration wants."""
-    if meta.get("format", FORMAT) != FORMAT:
-        raise StateForeign(f"the state has format {meta['format']}, this version of Headrace keeps {FORMAT}: {ANEW}")
-    wanted = {"shards": str(shards), f"columns:{generation}": columns_text(columns)}
+    kept = meta.get(f"format:{generation}", meta.get("format", FORMAT))  # before format 3 it was one for all
+    if kept != FORMAT:
+        raise StateForeign(f"the state has format {kept}, this version of Headrace keeps {FORMAT}: {ANEW}")
+    wanted = {f"shards:{generation}": str(shards), f"columns:{generation}": columns_text(columns)}
     for field, value in wanted.items():
         if meta.get(field, value) != value:
             raise StateForeign(
@@ -128,17 +179,17 @@ def check_meta(meta: Mapping[str, str], *, shards: int, generation: int, columns
 def fixed_by(meta: Mapping[str, str], generation: int) -> dict[str, str]:
     """The fields of a settled `meta` that what this process writes rests on: format, shards, columns, codes.
 
-    >>> fixed_by({"format": "2", "columns:1": "[]", "action:1:1": "view", "action:2:1": "buy", "start:1:t:0": "7"}, 1)
-    {'format': '2', 'columns:1': '[]', 'action:1:1': 'view'}
+    >>> fixed_by({"format:1": "3", "columns:1": "[]", "action:1:1": "view", "action:2:1": "buy", "start:1:t:0": "7"}, 1)
+    {'format:1': '3', 'columns:1': '[]', 'action:1:1': 'view'}
     """
-    heads = (f"columns:{generation}", f"action:{generation}:")
-    return {name: value for name, value in meta.items() if name in ("format", "shards") or name.startswith(heads)}
+    kinds = ("format", "shards", "columns", "action")
+    return {field: meta[field] for field in fields_of(meta, generation) if field.split(":")[0] in kinds}
 
 
 def lost_fields(settled: Mapping[str, str], meta: Mapping[str, str]) -> dict[str, str]:
     """What of `settled` is missing in `meta`. Raises `StateForeign` where `meta` has something else.
 
-    >>> lost_fields({"format": "2", "action:1:1": "view"}, {"format": "2", "start:1:t:0": "7"})
+    >>> lost_fields({"format:1": "3", "action:1:1": "view"}, {"format:1": "3", "start:1:t:0": "7"})
     {'action:1:1': 'view'}
     """
     for field, value in settled.items():

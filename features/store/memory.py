@@ -60,13 +60,13 @@ class MemoryStore:
 
     def open(self, domain: Domain) -> Layout:
         names.check_meta(self._meta, shards=self._count, generation=1, columns=domain.columns)
-        self._meta.update({"format": names.FORMAT, "shards": str(self._count)})
+        self._meta.update({"generation": "1", "format:1": names.FORMAT, "shards:1": str(self._count)})
         self._meta["columns:1"] = names.columns_text(domain.columns)
         for action in domain.actions:
             codes = names.codes_of(self._meta, 1)
             if action.name not in codes:
                 self._meta[f"action:1:{names.free_code(codes)}"] = action.name
-        self._settled.update(names.fixed_by(self._meta, 1))
+        self._settled.update({"generation": "1", **names.fixed_by(self._meta, 1)})
         self._columns = len(domain.columns)
         self._weights = names.weights(domain)
         return names.layout_of(domain, self._meta, shards=self._count, generation=1)
@@ -83,6 +83,7 @@ class MemoryStore:
         return np.array([shard.marks.get(name, MISSING) for shard in self._shards], np.int64)
 
     def _restore_meta(self) -> None:
+        names.check_place(self._meta, generation=1)
         self._meta.update(names.lost_fields(self._settled, self._meta))
 
     def begin(self, part: Part, start: int) -> None:
@@ -170,6 +171,7 @@ class MemoryStore:
             _rank(shard, f"a:{listed.decode()}", item, score, names.VALUE_LIST_MAX)
 
     def beat(self, beats: Mapping[int, Sequence[Beat]]) -> list[tuple[int, Beat, int]]:
+        names.check_place(self._meta, generation=1)
         missed = []
         for index, wanted in beats.items():
             marks = self._shards[index].marks

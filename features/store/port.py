@@ -37,7 +37,11 @@ class StateLost(RuntimeError):
         self.part = part
 
 
-ANEW = "set another redis.app and start again: the state is built anew from the topics"
+ANEW = "`headrace rebuild` builds the state anew from the topics"
+
+
+class StateMoved(RuntimeError):
+    """Another generation of the state serves now: open the store again, and place every part by the start rule."""
 
 
 class StateForeign(RuntimeError):
@@ -122,7 +126,10 @@ class FeatureStore(Protocol):
         ...
 
     def open(self, domain: Domain) -> Layout:
-        """Check or create `meta`; raises `StateForeign` when it contradicts `domain` or the shard count."""
+        """Check or create `meta`; raises `StateForeign` when it contradicts `domain` or the shard count.
+
+        From here on `marks`, `begin` and `beat` raise `StateMoved` when `meta` names another serving generation.
+        """
         ...
 
     def bind_log(self, topic: str, identity: str) -> None:

@@ -116,6 +116,7 @@ class RedisStore:
         return f"{self._prefixes[call.shard]}hwm", args
 
     def beat(self, beats: Mapping[int, Sequence[Beat]]) -> list[tuple[int, Beat, int]]:
+        self._meta.check()
         shards = [shard for shard, wanted in beats.items() if wanted]
         calls: list[Call] = [
             (

@@ -12,12 +12,16 @@ from features.store.redis_wire import Wire
 
 
 class Meta:
-    """The `meta` hash of one app over `wire`. `generation` None: the one that `meta` names as serving."""
+    """The `meta` hash of one app over `wire`. `generation` None: the one that `meta` names as serving; else one that is
+    being built (see `redis_generations`).
+    """
 
     def __init__(self, wire: Wire, *, app: str, shards: int, generation: int | None) -> None:
         self._wire, self._shards = wire, shards
         self._key = names.meta_key(app)
         self._generation = generation
+        self._builds = generation is not None
+        self._instead_of: int | None = None  # what served when the one that is being built was opened
         self._settled: dict[str, str] = {}  # what was opened and bound
 
     @property
@@ -26,8 +30,8 @@ class Meta:
         return self._generation or 1
 
     def begun(self) -> bool:
-        """Whether there is any."""
-        return bool(self._one("EXISTS"))
+        """Whether a generation serves."""
+        return bool(self._one("HEXISTS", "generation"))
 
     def read(self) -> dict[str, str]:
         """All fields."""
@@ -37,12 +41,19 @@ class Meta:
     def settle(self, domain: Domain) -> dict[str, str]:
         """Checks or writes what `domain` fixes; workers may start together. Raises `StateForeign`."""
         meta = self.read()
-        if self._generation is None:
-            self._generation = int(meta.get("generation", "1"))
-        generation = self._generation
+        if not self._builds:
+            self._generation = names.serving(meta)
+        elif self._instead_of is None:
+            self._instead_of = names.serving(meta)
+        generation = self.generation
         names.check_meta(meta, shards=self._shards, generation=generation, columns=domain.columns)
-        fixed = {"format": names.FORMAT, "shards": str(self._shards), "generation": str(generation)}
-        for field, value in {**fixed, f"columns:{generation}": names.columns_text(domain.columns)}.items():
+        fixed = {
+            **self._place,
+            f"format:{generation}": names.FORMAT,
+            f"shards:{generation}": str(self._shards),
+            f"columns:{generation}": names.columns_text(domain.columns),
+        }
+        for field, value in fixed.items():
             self.put(field, value)
         meta = self.read()
         names.check_meta(meta, shards=self._shards, generation=generation, columns=domain.columns)
@@ -52,6 +63,19 @@ class Meta:
                 meta = self.read()
         self._settled.update(names.fixed_by(meta, generation))
         return meta
+
+    @property
+    def _place(self) -> dict[str, str]:
+        """The field that says what this process writes: the serving generation, or the one that is being built."""
+        return {"building" if self._builds else "generation": str(self.generation)}
+
+    def check(self) -> None:
+        """Raises `StateMoved` where another generation serves than when this was opened."""
+        if not self._settled:
+            return
+        found = zip(("generation", "building"), self._one("HMGET", "generation", "building"), strict=True)
+        held = {field: value.decode() for field, value in found if value is not None}
+        names.check_place(held, generation=self.generation, instead_of=self._instead_of)
 
     def bind_log(self, topic: str, identity: str) -> None:
         """Remembers a topic's identity; raises `StateForeign` when another stands there."""
@@ -66,12 +90,16 @@ class Meta:
         """Puts back what Redis lost; before any mark, so that a mark never stands without its layout."""
         if not self._settled:
             return
-        lost = names.lost_fields(self._settled, self.read())
+        meta = self.read()
+        names.check_place(meta, generation=self.generation, instead_of=self._instead_of)
+        lost = names.lost_fields({**self._place, **self._settled}, meta)
         if not lost:
             return
-        for field, value in {**lost, "generation": str(self.generation)}.items():
+        for field, value in lost.items():
             self.put(field, value)
-        names.lost_fields(self._settled, self.read())  # another may have been faster
+        meta = self.read()
+        names.check_place(meta, generation=self.generation, instead_of=self._instead_of)
+        names.lost_fields(self._settled, meta)  # another may have been faster
 
     def start_of(self, part: Part) -> int | None:
         """Where a part began, None if it never did."""

@@ -15,7 +15,7 @@ from features.schema import Item
 from features.state import Gone
 from features.store.layout import meta_key, weights
 from features.store.memory import MemoryStore
-from features.store.port import Beat, FeatureStore, ItemCall, ItemOp, Part, Reply, StateForeign, UserCall
+from features.store.port import Beat, FeatureStore, ItemCall, ItemOp, Part, Reply, StateForeign, StateMoved, UserCall
 from features.store.redis import RedisStore
 from features.top_score import top_score
 
@@ -310,9 +310,12 @@ def test_other_columns_are_foreign_and_both_are_named(store):
         store.open(Domain(actions=(Action("cart"), Action("view"))))
 
 
-def test_a_state_of_another_format_is_foreign_and_the_way_out_is_told(store):
-    forget_meta(store, format="1")
-    with pytest.raises(StateForeign, match="the state has format 1, this version of Headrace keeps 2: set another"):
+@pytest.mark.parametrize("field", ["format", "format:1"])  # before format 3 it was one for all generations
+def test_a_state_of_another_format_is_foreign_and_the_way_out_is_told(store, field):
+    forget_meta(store, **{field: "2"})
+    with pytest.raises(
+        StateForeign, match="the state has format 2, this version of Headrace keeps 3: `headrace rebuild`"
+    ):
         store.open(DOMAIN)
 
 
@@ -352,7 +355,7 @@ def test_a_lost_meta_is_put_back_as_this_process_opened_and_bound_it(store, look
         store.bind_log("user_actions", "cluster-2/topic-1")
 
 
-@pytest.mark.parametrize("field", ["action:1:1", "log:1:items", "shards"])
+@pytest.mark.parametrize("field", ["action:1:1", "log:1:items", "shards:1"])
 def test_a_meta_that_another_began_anew_is_foreign_and_left_alone(store, field):
     store.bind_log("items", "cluster-1/topic-2")
     forget_meta(store, **{field: "99"})
@@ -360,6 +363,17 @@ def test_a_meta_that_another_began_anew_is_foreign_and_left_alone(store, field):
         with pytest.raises(StateForeign, match=f"{field} 99"):
             look()
     assert meta_of(store) == {field: "99"}
+
+
+def test_who_writes_is_told_that_another_generation_serves_and_who_reads_is_not(store):
+    store.commit_users(PART, [UserCall(0, 9, 20, [(A, b"", log_of(1))])])
+    forget_meta(store, generation="2")
+    beats = {0: [Beat("u", PART, 20, 50)]}
+    for write in (lambda: store.marks("u", PART), lambda: store.begin(PART, 10), lambda: store.beat(beats)):
+        with pytest.raises(StateMoved, match="generation 2 of the state serves, no longer 1"):
+            write()
+    assert store.read_users([A]) == [log_of(1)]
+    assert meta_of(store) == {"generation": "2"}
 
 
 def test_a_store_says_what_it_is(store):

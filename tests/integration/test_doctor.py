@@ -145,7 +145,7 @@ def test_before_the_first_worker_there_is_no_state_yet_and_nothing_is_wrong(doct
 
 @pytest.mark.parametrize(
     ("field", "named"),
-    [("format", "format"), ("shards", "shards"), ("columns:1", "columns:1"), ("action:1:1", "action codes")],
+    [("format:1", "format:1"), ("shards:1", "shards:1"), ("columns:1", "columns:1"), ("action:1:1", "action codes")],
 )
 def test_a_meta_that_lost_fields_is_wrong_in_plain_words(settings, doctor, field, named):
     fill(settings).close()
@@ -166,7 +166,7 @@ def test_a_state_of_another_log_is_wrong(settings, doctor):
     found, exit_code = doctor()
     assert exit_code == 1
     assert found["log identity"]["status"] == "wrong"
-    assert "another redis.app" in found["log identity"]["mend"]
+    assert "headrace rebuild" in found["log identity"]["mend"]
 
 
 def test_a_state_far_beyond_the_log_is_wrong(settings, doctor):

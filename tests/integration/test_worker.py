@@ -168,4 +168,4 @@ def test_a_recreated_topic_is_refused_by_name(world):
     again = world.start()
     assert again.wait(20) == 70
     assert f"{world.prefix}user_actions" in world.logs()
-    assert "another redis.app" in world.logs()
+    assert "headrace rebuild" in world.logs()
