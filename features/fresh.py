@@ -11,10 +11,19 @@ V = TypeVar("V")
 
 
 class Tick(NamedTuple):
-    """A micro-batch: its number, and the wall time at its start."""
+    """A micro-batch: its number, the wall time at its start, and how many times older than usual its reads may be."""
 
     number: int
     wall_ms: int
+    freshness_times: int = 1
+
+    def is_fresh(self, read: int, freshness_ms: int) -> bool:
+        """Whether what was read at the wall time `read` (ms) is young enough.
+
+        >>> Tick(7, 1_000).is_fresh(400, 500), Tick(7, 1_000, 2).is_fresh(400, 500)
+        (False, True)
+        """
+        return self.wall_ms - read < freshness_ms * self.freshness_times
 
 
 class FreshCache(Generic[K, V]):
@@ -46,4 +55,6 @@ class FreshCache(Generic[K, V]):
         return values
 
     def _fresh(self, entry: tuple[Tick, V] | None, tick: Tick) -> bool:
-        return entry is not None and (entry[0] == tick or tick.wall_ms - entry[0].wall_ms < self._freshness_ms)
+        return entry is not None and (
+            entry[0].number == tick.number or tick.is_fresh(entry[0].wall_ms, self._freshness_ms)
+        )

@@ -141,7 +141,7 @@ class ItemTable:
     def _stale(self, rows: Rows, read: NDArray[np.int64], freshness_ms: int, tick: Tick) -> list[int]:
         """Of the rows, each once, those to be read again: `read` holds the tick and wall time of the last read."""
         last = read.take(rows, axis=0)
-        stale = (last[:, 0] != tick.number) & (tick.wall_ms - last[:, 1] >= freshness_ms)
+        stale = (last[:, 0] != tick.number) & (tick.wall_ms - last[:, 1] >= freshness_ms * tick.freshness_times)
         return list(dict.fromkeys(rows[stale].tolist())) if stale.any() else []
 
     def _read_rings(self, rows: Sequence[int], tick: Tick) -> None:
@@ -152,7 +152,7 @@ class ItemTable:
             if blob != self._rings[row]:
                 self._rings[row] = blob
                 self._minute[row] = NEVER
-        self._rings_read[rows] = tick
+        self._rings_read[rows] = tick.number, tick.wall_ms
 
     def _refresh_records(self, rows: Rows, tick: Tick) -> None:
         self._read_records(self._stale(rows, self._records_read, self._freshness_ms * SLOW_AGE_TIMES, tick), tick)
@@ -164,7 +164,7 @@ class ItemTable:
         for row, blob in zip(rows, blobs, strict=True):
             if blob != self._records[row]:
                 self._decode_record(row, blob)
-        self._records_read[rows] = tick
+        self._records_read[rows] = tick.number, tick.wall_ms
 
     def _decode_rings(self, rows: Rows, minute: int) -> None:
         other = self._minute.take(rows) != minute

@@ -67,9 +67,9 @@ class StateView:
         negative = {layout.action_codes.get(action.name, 0) for action in domain.actions if action.negative}
         self._counted = np.array([code not in negative for code in range(256)])
 
-    def advance(self, *, wall_ms: int) -> None:
-        """A micro-batch begins: what is older than the freshness is read again when next asked."""
-        self._tick = Tick(self._tick.number + 1, wall_ms)
+    def advance(self, *, wall_ms: int, freshness_times: int = 1) -> None:
+        """A micro-batch begins: what is older than so many times the freshness is read again when next asked."""
+        self._tick = Tick(self._tick.number + 1, wall_ms, freshness_times)
         self._records.clear()
 
     def history(self, blob: bytes, *, now_ms: int) -> UserHistory:

@@ -11,28 +11,32 @@ import os
 import sys
 import time
 from asyncio import QueueEmpty
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar
 
 from features.store.port import Part, StateForeign, StateLost
 from pipeline import telemetry
+from pipeline.answer_figures import AnswerFigures
 from pipeline.answers import Stamp, recommendation, served
 from pipeline.engine import Applied, Batch, Engine, OutOfTurn, Question, merge
 from pipeline.kafka.dead_letters import dead_letter
 from pipeline.kafka.publisher import Outgoing, ProducerFatal, Publisher
 from pipeline.kafka.slices import Slice
 from pipeline.logs import get_logger
+from pipeline.overload import Ladder, Load, applied_in, met, paid
 from pipeline.patience import StoreThread
 from pipeline.progress import Progress
-from recommender.recommend import NO_REASONS, Ranked
+from recommender.effort import Effort
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 log = get_logger(__name__)
 
 EXIT_BROKEN = 70  # EX_SOFTWARE: a promise is broken; restarting alone may not mend it
-QUESTIONS_MAX = 32  # answered in one go; in between the other agents get the store thread
 
 
 class Reader(Protocol):
@@ -44,6 +48,10 @@ class Reader(Protocol):
 
     def restart(self, part: Part) -> None:
         """Read `part` again from where the state says."""
+        ...
+
+    def log_end(self, part: Part) -> int | None:
+        """The end offset of `part` as the newest fetch saw it; None where nobody knows."""
         ...
 
 
@@ -59,8 +67,19 @@ class Out:
 class Step(NamedTuple):
     """A step whose answers are on their way."""
 
-    batches: list[Batch]
+    applied: list[tuple[Part, int]]  # and the last offset
     sends: list[asyncio.Task[None]]
+
+
+class Read(NamedTuple):
+    """When a step's slices were taken up, by the wall clock and by one that only goes forward."""
+
+    wall_ms: int
+    at_s: float
+
+    def left_s(self, deadline_s: float) -> float:
+        """What is left of the time in which they are to be answered."""
+        return deadline_s - (time.perf_counter() - self.at_s)
 
 
 @dataclass(slots=True)
@@ -74,9 +93,9 @@ class Desk:
     reader: Reader
     out: Out
     given: dict[Part, int]  # the last offset handed to an agent (at first: before the start), for the watchdog
-    reasons_queue_max: int = 0  # more questions than this in a step: answers without reasons, and without the shadow
-    shadow: telemetry.ShadowFigures = field(default_factory=telemetry.ShadowFigures)
-    failing: frozenset[str] = frozenset()  # sources that failed in the newest answers, in words
+    ladder: Ladder
+    figures: AnswerFigures = field(default_factory=AnswerFigures)
+    open: list[deque[Question]] = field(default_factory=list)  # what each step under way has still to answer
     busy: int = 0  # agents at work or waiting for something with a cause
 
     async def take(self, slices: Sequence[Slice]) -> None:
@@ -84,17 +103,16 @@ class Desk:
         await self.finish(await self.begin(slices))
 
     async def begin(self, slices: Sequence[Slice]) -> Step:
-        """Applies and answers; the answers are on their way when it returns."""
+        """Applies all of it, then answers as well as the time allows; the answers are on their way when it returns."""
         with self._at_work(), _no_way_out():
-            read_ms, read_s = wall_ms(), time.perf_counter()
+            read = Read(wall_ms(), time.perf_counter())
             work = [(batch, applied) for batch in merge(slices) if (applied := await self._apply(batch))]
-            sends = [asyncio.create_task(self.publisher.send(list(self._letters(work))))]
-            questions = [question for _, applied in work for question in applied.questions]
-            extras = len(questions) <= self.reasons_queue_max
-            for some in _runs(questions, QUESTIONS_MAX):
-                answers = await self._answers(some, read_ms=read_ms, read_s=read_s, extras=extras)
-                sends.append(asyncio.create_task(self.publisher.send(answers)))
-            return Step([batch for batch, _ in work], sends)
+            sends = [self._send(list(self._letters(work)))]
+            behind = self._behind(work)
+            with self._asked([question for _, applied in work for question in applied.questions], read) as questions:
+                while questions:
+                    sends.append(self._send(await self._answers(questions, behind=behind, read=read)))
+            return Step([(batch.part, batch.last) for batch, _ in work], sends)
 
     async def finish(self, step: Step, *, after: asyncio.Task[None] | None = None) -> None:
         """Waits for every delivery report of the step; only then, and after the step before, it counts as answered."""
@@ -103,8 +121,8 @@ class Desk:
                 await after
             with _no_way_out(), telemetry.STAGE_S.labels("publish").time():
                 await asyncio.gather(*step.sends)
-            for batch in step.batches:
-                self.progress.mark(batch.part, batch.last + 1)
+            for part, last in step.applied:
+                self.progress.mark(part, last + 1)
         finally:
             self.busy -= 1
 
@@ -132,8 +150,13 @@ class Desk:
         answer_from = self.progress.answered(batch.part) or 0
         try:
             with telemetry.STAGE_S.labels("apply").time():
-                applied = await self.store.patiently(
-                    batch.part.topic, self.engine.apply, batch, answer_from=answer_from, is_current=self._is_current
+                applied, took_s = await self.store.patiently(
+                    batch.part.topic,
+                    timed,
+                    self.engine.apply,
+                    batch,
+                    answer_from=answer_from,
+                    is_current=self._is_current,
                 )
         except OutOfTurn as error:
             self._restart(batch.part, "slice out of turn", str(error))
@@ -142,46 +165,62 @@ class Desk:
             telemetry.HWM_REGRESSIONS.labels(batch.part.topic).inc()
             self._restart(batch.part, "store lost", str(error))
             return None
+        self.ladder = applied_in(self.ladder, took_s, time.perf_counter())
         if applied is not None:
             _count(batch, applied)
         return applied
 
-    async def _answers(
-        self, questions: Sequence[Question], *, read_ms: int, read_s: float, extras: bool
-    ) -> list[Outgoing]:
+    async def _answers(self, questions: deque[Question], *, behind: float, read: Read) -> list[Outgoing]:
+        """The next few answers, at the effort that leaves time for all that wait."""
+        effort, most = self._effort(Load(behind + sum(map(len, self.open)), read.left_s(self.ladder.deadline_s)))
+        some = [questions.popleft() for _ in range(min(most, len(questions)))]
         with telemetry.STAGE_S.labels("answer").time():
-            ranked = await self.store.patiently(
-                "answers", self.engine.answer, questions, wall_ms=wall_ms(), extras=extras
+            ranked, took_s = await self.store.patiently(
+                "answers", timed, self.engine.answer, some, wall_ms=wall_ms(), effort=effort
             )
-        self._note_failures(ranked)
-        self._note_extras(ranked)
-        stamp = Stamp(read_ms, wall_ms(), (time.perf_counter() - read_s) * 1000)
+        ranked_s = time.perf_counter()
+        stamp = Stamp(read.wall_ms, wall_ms(), (ranked_s - read.at_s) * 1000)
         records: list[Outgoing] = []
-        for (ask, _), answer in zip(questions, ranked, strict=True):
+        for (ask, _), answer in zip(some, ranked, strict=True):
             records.append(recommendation(ask, answer, topic=self.out.recommendations, stamp=stamp))
             if rows := served(ask, answer, topic=self.out.served_features, stamp=stamp):
                 records.append(rows)
-            telemetry.ANSWERS.labels(answer.level).inc()
-            telemetry.ANSWER_S.observe(stamp.latency_ms / 1000)
-            telemetry.EVENT_AGE_S.observe(max(0, read_ms - ask.log_ts_ms) / 1000)
+        self.figures.note([ask for ask, _ in some], ranked, effort=effort, stamp=stamp)
+        done_s = time.perf_counter()
+        self.ladder = paid(self.ladder, effort, len(some), took_s + done_s - ranked_s, done_s)
         return records
 
-    def _note_failures(self, ranked: Sequence[Ranked]) -> None:
-        """Counts answers without a source that failed; said when the failures change, not with every event."""
-        failures = [each for answer in ranked for each in failed_sources(answer.cause)]
-        for failure in failures:
-            telemetry.SOURCE_FAILURES.labels(failure.split(" ", 1)[0]).inc()
-        if (failing := frozenset(failures)) != self.failing:
-            self.failing = failing
-            log.warning("candidate sources fail" if failing else "all candidate sources work", causes=sorted(failing))
+    def _effort(self, load: Load) -> tuple[Effort, int]:
+        """What each of the next answers may cost, and how many of them may be made in one go."""
+        now_s, before = time.perf_counter(), self.ladder.effort
+        self.ladder = met(self.ladder, load, now_s)
+        if (effort := self.ladder.effort) is not before:
+            telemetry.OVERLOAD.set(self.ladder.below_full)
+            log.warning("another effort", effort=effort.name, before=before.name, waiting=round(load.waiting))
+        return effort, self.ladder.run_max(now_s)
 
-    def _note_extras(self, ranked: Sequence[Ranked]) -> None:
-        """Counts answers that should have reasons and have none, and how far the shadow lies from each answer."""
-        for answer in ranked:
-            if why := missing_reasons(answer.cause):
-                telemetry.REASONS_MISSING.labels("busy" if why == "busy" else "failed").inc()
-            if answer.shadow is not None:
-                self.shadow.note(answer.shadow)
+    def _behind(self, work: Sequence[tuple[Batch, Applied]]) -> float:
+        """How many more answers the log asks for behind these batches, if it goes on as in them."""
+        answers = 0.0
+        for batch, applied in work:
+            end = self.reader.log_end(batch.part)
+            records = 0 if end is None else max(0, end - 1 - batch.last)
+            answers += records * len(applied.questions) / len(batch.records)
+        return answers
+
+    @contextmanager
+    def _asked(self, questions: Sequence[Question], read: Read) -> Iterator[deque[Question]]:
+        """The questions of a step, those first that can still be answered in time; counted until they are answered."""
+        in_time_ms = read.wall_ms - self.ladder.deadline_s * 1000
+        waiting = deque(sorted(questions, key=lambda question: question.ask.log_ts_ms <= in_time_ms))
+        self.open.append(waiting)
+        try:
+            yield waiting
+        finally:
+            self.open = [each for each in self.open if each is not waiting]
+
+    def _send(self, records: Sequence[Outgoing]) -> asyncio.Task[None]:
+        return asyncio.create_task(self.publisher.send(records))
 
     def _letters(self, work: Sequence[tuple[Batch, Applied]]) -> Iterator[Outgoing]:
         for batch, applied in work:
@@ -234,30 +273,17 @@ def _no_way_out() -> Iterator[None]:
         stop_loudly(f"a step failed: {type(error).__name__}: {error}", error)
 
 
-def failed_sources(cause: str | None) -> list[str]:
-    """What an answer's cause says of sources that failed.
-
-    >>> failed_sources("co_visited failed: KeyError; no model"), failed_sources(None)
-    (['co_visited failed: KeyError'], [])
-    """
-    return [each for each in (cause or "").split("; ") if " failed: " in each]
-
-
-def missing_reasons(cause: str | None) -> str:
-    """Why an answer has no reasons, though they are on; empty where it has.
-
-    >>> missing_reasons("no reasons: busy"), missing_reasons("no model")
-    ('busy', '')
-    """
-    told = [each for each in (cause or "").split("; ") if each.startswith(f"{NO_REASONS}: ")]
-    return told[0].removeprefix(f"{NO_REASONS}: ") if told else ""
-
-
 def stop_loudly(cause: str, error: BaseException | None = None) -> NoReturn:
     """Says why and ends the process at once: a graceful stop would go on to commit."""
     log.critical("stopping", cause=cause, exc_info=error)
     sys.stderr.flush()
     os._exit(EXIT_BROKEN)
+
+
+def timed(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[T, float]:
+    """What `call` returns, and the seconds it took: without the wait for the thread it runs on."""
+    begun_s = time.perf_counter()
+    return call(*args, **kwargs), time.perf_counter() - begun_s
 
 
 def wall_ms() -> int:
@@ -273,9 +299,3 @@ def _count(batch: Batch, applied: Applied) -> None:
         telemetry.MISKEYED.labels(topic).inc(applied.reading.miskeyed)
     for _, refused in applied.reading.refused:
         telemetry.DEAD_LETTERS.labels(topic, telemetry.field_label(refused.field)).inc()
-
-
-def _runs(questions: Sequence[Question], size: int) -> Iterator[list[Question]]:
-    left = iter(questions)
-    while some := list(islice(left, size)):
-        yield some

@@ -77,8 +77,8 @@ def _items(ranked: Ranked) -> list[RecommendedItem]:
 
 
 def served(ask: Ask, ranked: Ranked, *, topic: str, stamp: Stamp) -> Outgoing | None:
-    """The rows behind the answer; None where nothing was shown."""
-    if not ranked.item_ids:
+    """The rows behind the answer; None where nothing was shown, or nothing scored."""
+    if not len(ranked.matrix):
         return None
     record = ask.record
     rows = pack(

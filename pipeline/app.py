@@ -32,6 +32,7 @@ from pipeline.kafka.clients import confluent, faust_credentials
 from pipeline.kafka.publisher import Publisher
 from pipeline.logs import get_logger
 from pipeline.model_control import Follower
+from pipeline.overload import Ladder
 from pipeline.patience import StoreThread
 from pipeline.progress import Progress
 from pipeline.watchdog import LOOKS_PER_PERIOD, Probe, Watchdog, listen, watch
@@ -94,8 +95,8 @@ def build(settings: Settings) -> App:
             on_trouble=lambda cause: pause.set("publisher", cause),
             on_refused=lambda topic: telemetry.OUTPUT_REFUSED.labels(topic).inc(),
         )
-        queue_max = settings.recommend.reasons_queue_max
-        return agents.Desk(engine, store, publisher, progress, Reader(app), out, {}, queue_max)
+        ladder = Ladder(settings.overload.deadline_ms / 1000, settings.overload.calm_ms / 1000)
+        return agents.Desk(engine, store, publisher, progress, Reader(app), out, {}, ladder)
 
     app.edge = WorkerEdge(
         admin=AdminClient(confluent(settings.kafka)),
@@ -211,6 +212,11 @@ class Reader:
 def _attach_agent(app: App, topic: str, settings: Settings) -> None:
     async def agent(stream: Any) -> None:
         await agents.serve(stream, lambda: app.edge.desk, batch_max=settings.worker.batch_max)
+
+    def log_end(self, part: Part) -> int | None:
+        """The end offset of `part` as the newest fetch saw it."""
+        end: int | None = self._app.consumer.log_end(part)
+        return end
 
     app.agent(app.topic(topic, schema=driver.Untouched()), name=topic)(agent)
 

@@ -87,11 +87,17 @@ class Recommend(Section, frozen=True, forbid_unknown_fields=True):
     freshness_ms: Millis = 1_000
     served_sample: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.02
     reasons: Annotated[int, msgspec.Meta(ge=0, le=20)] = 0
-    reasons_queue_max: Millis = 4
 
     def __post_init__(self) -> None:
         if unknown := [name for name in self.filters if name not in FILTERS]:
             raise ValueError(f"filters: no filter named {unknown[0]!r}, there are {', '.join(FILTERS)}")
+
+
+class Overload(Section, frozen=True, forbid_unknown_fields=True):
+    """How fast answers have to be; what they may cost under load follows from it."""
+
+    deadline_ms: Positive = 1_000
+    calm_ms: Positive = 2_000
 
 
 class Model(Section, frozen=True, forbid_unknown_fields=True):
@@ -127,6 +133,7 @@ class Settings(Section, frozen=True, forbid_unknown_fields=True):
     kafka: Kafka = Kafka()
     redis: Redis = Redis()
     recommend: Recommend = Recommend()
+    overload: Overload = Overload()
     model: Model = Model()
     training: TrainingSettings = TrainingSettings()
     worker: Worker = Worker()
@@ -222,6 +229,7 @@ def _override(tree: dict[str, Any], variable: str, value: str) -> None:
         "kafka": Kafka,
         "redis": Redis,
         "recommend": Recommend,
+        "overload": Overload,
         "model": Model,
         "training": TrainingSettings,
         "worker": Worker,

@@ -18,6 +18,7 @@ from pipeline.answers import query, without_answer
 from pipeline.kafka.slices import LogRecord, Slice
 from pipeline.logs import get_logger
 from pipeline.reading import Ask, Reading, read
+from recommender.effort import FULL, Effort
 from recommender.recommend import Ranked, Recommender
 
 log = get_logger(__name__)
@@ -85,35 +86,34 @@ class Engine:
         applied = self.state.apply(batch.part, reading.facts, last=batch.last)
         return Applied(reading, [Question(ask, applied.users[ask.record.user_id]) for ask in reading.asks])
 
-    def answer(self, questions: Sequence[Question], *, wall_ms: int, extras: bool = True) -> list[Ranked]:
-        """One ranking per question, in order. Raises only what the store raises: a bug answers with its cause.
-
-        `extras`: with reasons and the shadow's look, where these are on.
-        """
-        self.view.advance(wall_ms=wall_ms)
+    def answer(self, questions: Sequence[Question], *, wall_ms: int, effort: Effort = FULL) -> list[Ranked]:
+        """One ranking per question, in order. Raises only what the store raises: a bug answers with its cause."""
+        self.view.advance(wall_ms=wall_ms, freshness_times=effort.freshness_times)
         try:
-            return self._rank(questions, extras=extras)
+            return self._rank(questions, effort)
         except (StoreAway, StateLost, StateForeign):
             raise
         except Exception:
             log.exception("a ranking failed, trying its questions one by one", questions=len(questions))
-            return [self._rank_alone(question, extras=extras) for question in questions]
+            return [self._rank_alone(question, effort) for question in questions]
 
-    def _rank(self, questions: Sequence[Question], *, extras: bool) -> list[Ranked]:
+    def _rank(self, questions: Sequence[Question], effort: Effort) -> list[Ranked]:
+        looks, nobody = self.recommender.looks_at_users(effort), self.view.history(b"", now_ms=0)
         queries = [
             query(
-                each.ask,
-                identity=self.identities[each.ask.part.topic],
-                user=self.view.history(each.user_log, now_ms=each.ask.record.ts_ms),
+                ask,
+                identity=self.identities[ask.part.topic],
+                # of a request nothing else tells which item the user is on
+                user=self.view.history(user_log, now_ms=ask.record.ts_ms) if looks or ask.is_request else nobody,
                 k=self.k,
             )
-            for each in questions
+            for ask, user_log in questions
         ]
-        return self.recommender.recommend(queries, extras=extras)
+        return self.recommender.recommend(queries, effort=effort)
 
-    def _rank_alone(self, question: Question, *, extras: bool) -> Ranked:
+    def _rank_alone(self, question: Question, effort: Effort) -> Ranked:
         try:
-            return self._rank([question], extras=extras)[0]
+            return self._rank([question], effort)[0]
         except (StoreAway, StateLost, StateForeign):
             raise
         except Exception as error:

@@ -34,7 +34,7 @@ from features.schema import (
 from features.store.port import PHASES, Part
 from features.store.redis import RedisStore
 from pipeline import child
-from pipeline.config import SECRETS, ConfigError, Kafka, Redis, Settings, Worker, secret
+from pipeline.config import SECRETS, ConfigError, Kafka, Overload, Redis, Settings, Worker, secret
 from pipeline.demo.settings import toml
 from pipeline.kafka.clients import confluent
 from pipeline.kafka.delivery import Delivery
@@ -46,7 +46,7 @@ POLL_S = 0.005
 BEAT_MS = 20  # moves the marks of shards that had nothing to do: what `settle` waits for
 COMMIT_MS = 100
 FETCH_WAIT_MS = 10  # Tansu sits out the whole wait
-NEVER_MS = 3_600_000.0  # the latency budget: this worker is asked for equality, not for speed
+NEVER_MS = 86_400_000  # deadline and latency budget: this worker is asked for equality, not for speed
 STOP_S = 10.0
 
 
@@ -77,6 +77,7 @@ def private(settings: Settings, *, kafka: Kafka, redis: Redis, directory: Path) 
         ),
         redis=replace(redis, app=name, beat_ms=BEAT_MS),
         recommend=recommend,
+        overload=Overload(deadline_ms=NEVER_MS),
         model=replace(model, cascade_trees=0),
         worker=Worker(data_dir=str(directory / "var"), web_port=0, metrics_port=0, log_format="console"),
         actions=tuple(replace(action, trigger=False) for action in settings.actions),

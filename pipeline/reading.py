@@ -33,6 +33,11 @@ class Ask(NamedTuple):
     log_ts_ms: int
     record: UserAction | RecommendationRequest
 
+    @property
+    def is_request(self) -> bool:
+        """Whether somebody asked; otherwise an action did."""
+        return isinstance(self.record, RecommendationRequest)
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from features.schema import RECOMMENDATIONS, SERVED_FEATURES, Recommendation
 from pipeline.config import ConfigError
 from pipeline.kafka.reading import Reader
+from recommender.effort import POPULAR
 from recommender.model.artefact import ModelRefused, load, read_manifest
 from recommender.model.registry import versions
 from recommender.ranker import Cascade, LightGBMRanker
@@ -93,6 +94,8 @@ def find(
     records = list(islice((each for each in rows if each.served.rec_id == rec_id), REPEATS_MAX))
     if records:
         return records, published
+    if any(map(_is_unscored, published)):
+        raise ConfigError(f"{rec_id}: answered under overload with popular items: nothing was scored, no row was logged")
     if any(not answer.items for answer in published):
         raise ConfigError(f"{rec_id}: its recommendation showed nothing, so no row was logged")
     told = "on recommendations only" if published else "neither there nor on recommendations"
@@ -104,7 +107,9 @@ def checks(records: Sequence[Unpacked], published: Sequence[Recommendation], *, 
 
     `models`: the folder of the model's versions. Raises `ConfigError` where a version is not there or is refused.
     """
-    strangers = sum(not any(_is_of(each, answer) for each in records) for answer in published)
+    strangers = sum(
+        not _is_unscored(answer) and not any(_is_of(each, answer) for each in records) for answer in published
+    )
     return [_check(each, published, strangers, models=models) for each in records]
 
 
@@ -151,6 +156,11 @@ class Columns(NamedTuple):
     names: tuple[str, ...]
     fingerprint: str
     categorical: tuple[int, ...]
+
+
+def _is_unscored(answer: Recommendation) -> bool:
+    """Whether it has no rows because nothing was scored."""
+    return POPULAR.cause in (answer.cause or "").split("; ")
 
 
 def _twin(unpacked: Unpacked, published: Sequence[Recommendation]) -> Recommendation | None:

@@ -53,7 +53,11 @@ OUTPUT_REFUSED = Counter("headrace_output_refused_total", "Output records given 
 ANSWER_FAILURES = Counter("headrace_answer_failures_total", "Answers whose computation failed")
 # Answers that lack what a candidate source would have known, because it raised; the cause stands in the answer.
 SOURCE_FAILURES = Counter("headrace_source_failures_total", "Answers without this source's candidates", ["source"])
-# Answers of a model without the reasons that are configured: `busy` (more questions than reasons_queue_max), `failed`.
+# Answers by what they were allowed to cost: the rungs of recommender/effort.py, `full` to `popular`.
+EFFORTS = Counter("headrace_efforts_total", "Answers by the effort that was made", ["effort"])
+# How many rungs of the overload ladder the worker stands below full effort; back to 0 by itself when the load is over.
+OVERLOAD = Gauge("headrace_overload_rungs", "Rungs below full effort")
+# Answers of a model without the reasons that are configured: `busy` (no time for them), `failed`.
 REASONS_MISSING = Counter("headrace_reasons_missing_total", "Answers without the configured reasons", ["why"])
 # The share of the shown items that the shadow would have shown too. Only the present shadow's version is kept.
 SHADOW_OVERLAP = Histogram(

@@ -23,6 +23,7 @@ class Available:
     """Out: items that the catalogue calls gone or not available. Items without a record stay."""
 
     name: str = "available"
+    personal: bool = False
 
     def keep(self, query: Query, items: Hashes, view: StateView) -> Keep:  # noqa: ARG002 (the protocol's signature)
         """bool[n], from the items' records."""
@@ -34,6 +35,7 @@ class Bought:
     """Out: what the user bought already (the 128 newest distinct purchases)."""
 
     name: str = "bought"
+    personal: bool = True
 
     def keep(self, query: Query, items: Hashes, view: StateView) -> Keep:  # noqa: ARG002 (the protocol's signature)
         """bool[n], from the user's log."""
@@ -48,6 +50,7 @@ class Blocked:
 
     hashes: Hashes
     name: str = "blocked"
+    personal: bool = False
 
     def keep(self, query: Query, items: Hashes, view: StateView) -> Keep:  # noqa: ARG002 (the protocol's signature)
         """bool[n], from the configuration."""
@@ -60,6 +63,7 @@ class Negative:
 
     codes: NDArray[np.uint8]
     name: str = "negative"
+    personal: bool = True
 
     def keep(self, query: Query, items: Hashes, view: StateView) -> Keep:  # noqa: ARG002 (the protocol's signature)
         """bool[n], from the user's log."""

@@ -125,6 +125,11 @@ class Filter(Protocol):
         """As the configuration calls it."""
         ...
 
+    @property
+    def personal(self) -> bool:
+        """Whether it asks for the user; otherwise it keeps the same for all."""
+        ...
+
     def keep(self, query: Query, items: Hashes, view: StateView) -> NDArray[np.bool_]:
         """bool[n]: False where the item must not be shown."""
         ...

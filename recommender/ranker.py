@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ from features.scene import Floats
 
 Scores = NDArray[np.float64]
 
+HURRIED_KEEP = 30  # rows that a hurried ranker scores with all trees, or as many as are shown
 BELOW = 2.0**20  # raw scores are some units wide; at 2^20 a double still tells 2e-10 apart
 
 
@@ -42,6 +43,12 @@ class Ranker(Protocol):
 
     def contributions(self, matrix: Floats) -> Scores:
         """float64[n, features + 1]: what each feature adds to a row's full score; the last column is the model's base."""
+        ...
+
+    def hurried(self, share: float) -> Ranker:
+        """The same model with a harder cascade: at most `share` (0 to 1) of its trees score every row, and the rest of
+        them little more than what is shown.
+        """
         ...
 
 
@@ -110,6 +117,13 @@ class LightGBMRanker:
             matrix, start_iteration=0, num_iteration=self.trees, pred_contrib=True, num_threads=1
         )
         return np.asarray(parts, np.float64)
+
+    def hurried(self, share: float) -> LightGBMRanker:
+        """The cascade that is configured, at most `share` of all trees wide and HURRIED_KEEP deep."""
+        trees, keep = max(1, int(self.trees * share)), HURRIED_KEEP
+        if self.cascade is not None and self.cascade_trees:
+            trees, keep = min(trees, self.cascade_trees), min(keep, self.cascade.keep)
+        return replace(self, cascade=Cascade(trees, keep))
 
     def _finish(self, matrix: Floats, prefix: Scores, kept: NDArray[np.bool_]) -> Scores:
         """The rest of the trees for the kept rows, always added to the prefix; the others go below, in its order."""

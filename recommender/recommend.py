@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import ceil
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,8 @@ from features.catalog import Catalog
 from features.scene import Floats
 from features.store.port import StateForeign, StateLost, StoreAway
 from features.view import StateView, scene
+from recommender.effort import FULL, Effort
+from recommender.popular import GIVEN_SOURCE, Pick, pick, stock
 from recommender.query import EMPTY, Candidates, CandidateSource, Filter, Found, Query
 from recommender.ranker import Ranker
 from recommender.reasons import Explained, Explainer
@@ -25,9 +28,9 @@ from recommender.shadow import Divergence, rank_correlation, top_overlap
 
 Level = Literal["full", "partial", "popular"]
 NO_VERSION = "none"
-GIVEN_SOURCE = "given"
 POPULAR_SOURCES = frozenset({"trending", "new"})
 EXPLAINED_MAX = 100  # items of one answer: 20 reasons each are 300 kB of the record's megabyte, and 0.1 s of CPU
+NO_ROWS: Floats = np.empty((0, 0), np.float32)
 NO_REASONS = "no reasons"  # how a cause begins that tells of answers without them
 
 
@@ -99,14 +102,16 @@ class Recommender:
     reasons: int = 0
     _explainer: Explainer | None = None
 
-    def recommend(self, queries: Sequence[Query], *, extras: bool = True) -> list[Ranked]:
+    def recommend(self, queries: Sequence[Query], *, effort: Effort = FULL) -> list[Ranked]:
         """One answer per query, in order, all by the same model. Raises only what the store raises.
 
-        Without `extras` (under load) answers come without reasons, and the shadow does not look.
+        What less than full effort leaves out, `cause` tells.
         """
-        ranker, shadow = self.ranker_of(), self.shadow_of() if extras else None
+        if effort.is_popular:
+            return self.popular(queries, effort)
+        ranker, shadow = _at_effort(self.ranker_of(), effort), self.shadow_of() if effort.extras else None
         found, failed = self.find(queries)
-        pools = self.filter(queries, self.merge(queries, found))
+        pools = self.filter(queries, self.merge(queries, found, share=effort.candidates_share))
         ready = self.hydrate(queries, pools)
         scores = [self.score(each, ranker, shown=query.k) for query, each in zip(queries, ready, strict=True)]
         answers = [
@@ -114,7 +119,11 @@ class Recommender:
             for query, each, score in zip(queries, ready, scores, strict=True)
         ]
         if self.reasons and ranker is not None:
-            answers = [self.explain(answer, ranker) if extras else _unexplained(answer, "busy") for answer in answers]
+            answers = [
+                self.explain(answer, ranker) if effort.extras else _unexplained(answer, "busy") for answer in answers
+            ]
+        if effort.cause:
+            answers = [_reduced(answer, effort) for answer in answers]
         if shadow is None:
             return answers
         return [
@@ -122,16 +131,47 @@ class Recommender:
             for answer, query, each, score in zip(answers, queries, ready, scores, strict=True)
         ]
 
+    def popular(self, queries: Sequence[Query], effort: Effort) -> list[Ranked]:
+        """The same popular items for all, without those that a user must not see: next to no work, and no rows."""
+        newest = [max(queries, key=lambda query: query.now_ms)] if queries else []
+        sources = [source for source in self.sources if source.name in POPULAR_SOURCES]
+        found, failed = self.find(newest, sources)
+        cause = "; ".join([*failed, effort.cause])
+        personal = [rule for rule in self.filters if rule.personal]
+        shelves = [
+            stock(
+                query,
+                each,
+                self.view,
+                names=[source.name for source in sources],
+                shares=[self.quotas.get(source.name, 0.0) for source in sources],
+                filters=[rule for rule in self.filters if not rule.personal],
+                at_most=self.candidates_max,
+            )
+            for query, each in zip(newest, found, strict=True)
+        ]
+        return [
+            self._unscored(query, pick(query, shelf, self.view, filters=personal), cause)
+            for shelf in shelves
+            for query in queries
+        ]
+
+    def looks_at_users(self, effort: Effort) -> bool:
+        """Whether an answer depends on what its user did, beyond the action that asks."""
+        return not effort.is_popular or any(rule.personal for rule in self.filters)
+
     def rows(self, queries: Sequence[Query]) -> list[Hydrated]:
         """The same path up to the rows that a ranker would score: what it is trained on."""
         found, _ = self.find(queries)
         return self.hydrate(queries, self.filter(queries, self.merge(queries, found)))
 
-    def find(self, queries: Sequence[Query]) -> tuple[list[list[Found]], list[str]]:
-        """What every source knows, per query in merge order, and the sources that failed, in words."""
+    def find(
+        self, queries: Sequence[Query], sources: Sequence[CandidateSource] | None = None
+    ) -> tuple[list[list[Found]], list[str]]:
+        """What every source (of these) knows, per query in merge order, and the sources that failed, in words."""
         failed: list[str] = []
         columns = []
-        for source in self.sources:
+        for source in self.sources if sources is None else sources:
             try:
                 columns.append(source.find(queries, self.view))
             except (StoreAway, StateLost, StateForeign):
@@ -141,9 +181,13 @@ class Recommender:
                 columns.append([EMPTY] * len(queries))
         return [list(row) for row in zip(*columns, strict=True)] if columns else [[] for _ in queries], failed
 
-    def merge(self, queries: Sequence[Query], found: Sequence[Sequence[Found]]) -> list[Candidates]:
-        """The caller's own list as it is, else the sources' by their quotas; then all items are read at once."""
-        pools = [self._merged(query, each) for query, each in zip(queries, found, strict=True)]
+    def merge(
+        self, queries: Sequence[Query], found: Sequence[Sequence[Found]], *, share: float = 1.0
+    ) -> list[Candidates]:
+        """The caller's own list as it is, else the sources' by their quotas, `share` of what may be scored; then all
+        items are read at once.
+        """
+        pools = [self._merged(query, each, share) for query, each in zip(queries, found, strict=True)]
         if pools:
             self.view.hydrate(np.unique(np.concatenate([pool.items for pool in pools])))
         return pools
@@ -223,14 +267,28 @@ class Recommender:
         except Exception as error:
             return Divergence(shadow.version, failure=type(error).__name__)
 
-    def _merged(self, query: Query, found: Sequence[Found]) -> Candidates:
+    def _merged(self, query: Query, found: Sequence[Found], share: float) -> Candidates:
         """Found candidates never hold the item just acted on: nobody is shown the page they are on."""
         names = [source.name for source in self.sources]
         if query.given is not None:
             return given(names, found, self.view.learn(query.given))
-        merged = merge(names, found, self._shares, at_most=self.candidates_max)
+        at_most = min(self.candidates_max, max(ceil(self.candidates_max * share), 2 * query.k))
+        merged = merge(names, found, self._shares, at_most=at_most)
         current = query.current
         return merged.only(merged.items != current) if len(current) else merged
+
+    def _unscored(self, query: Query, shown: Pick, cause: str) -> Ranked:
+        return Ranked(
+            query_id=query.query_id,
+            item_ids=shown.item_ids,
+            scores=shown.scores,
+            sources=shown.sources,
+            level="popular",
+            cause=cause,
+            model_version=NO_VERSION,
+            features_hash=self.catalog.fingerprint,
+            matrix=NO_ROWS,
+        )
 
     def _kept(self, query: Query, pool: Candidates) -> Candidates:
         for rule in self.filters:
@@ -288,3 +346,13 @@ class Recommender:
 def _unexplained(answer: Ranked, why: str) -> Ranked:
     """The answer, whose cause says that reasons are missing; its level stays: the ranking lacks nothing."""
     return replace(answer, cause="; ".join(filter(None, (answer.cause, f"{NO_REASONS}: {why}"))))
+
+
+def _reduced(answer: Ranked, effort: Effort) -> Ranked:
+    """The answer, whose cause says what its ranking lacks: it is not the full one any more, whoever scored it."""
+    level: Level = "partial" if answer.level == "full" else answer.level
+    return replace(answer, level=level, cause="; ".join(filter(None, (answer.cause, effort.cause))))
+
+
+def _at_effort(ranker: Ranker | None, effort: Effort) -> Ranker | None:
+    return ranker.hurried(effort.trees_share) if ranker is not None and effort.trees_share < 1 else ranker

@@ -73,7 +73,7 @@ def test_a_path_of_the_readme_exists(path):
 
 
 @pytest.mark.parametrize(
-    "setting", sorted(set(re.findall(r"`((?:kafka|redis|recommend|model|training|worker)\.\w+)`", README)))
+    "setting", sorted(set(re.findall(r"`((?:kafka|redis|recommend|overload|model|training|worker)\.\w+)`", README)))
 )
 def test_a_setting_of_the_readme_exists(setting):
     section, _, key = setting.partition(".")

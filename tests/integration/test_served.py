@@ -47,7 +47,7 @@ def recheck(world, rec_id, code=0):
 
 
 def test_an_explained_recommendation_is_recomputed_to_the_bit_from_its_served_rows(world):
-    configure(world, "recommend", k=5, reasons=3, reasons_queue_max=1000, served_sample=0.5)
+    configure(world, "recommend", k=5, reasons=3, served_sample=0.5)
     configure(world, "model", cascade_trees=2, cascade_keep=8, poll_ms=100)
     trees = read_manifest(write_version(world.settings, "v1")).num_trees
     world.start()

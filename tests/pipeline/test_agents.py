@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,11 +13,12 @@ from structlog.testing import capture_logs
 
 from features.schema import Refused
 from features.store.port import Part, StateForeign, StateLost, StoreAway
-from pipeline import agents, patience
+from pipeline import agents, answer_figures, patience
 from pipeline.agents import Desk, Out
 from pipeline.engine import Applied, OutOfTurn, Question
 from pipeline.kafka.publisher import ProducerFatal
 from pipeline.kafka.slices import LogRecord, Slice
+from pipeline.overload import Ladder
 from pipeline.patience import StoreThread
 from pipeline.progress import Progress
 from pipeline.reading import Ask, Reading
@@ -24,7 +26,7 @@ from pipeline.telemetry import Pause
 from recommender.recommend import Ranked
 from recommender.shadow import Divergence
 
-PART = Part("user_actions", 0)
+PART, OTHER = Part("user_actions", 0), Part("user_actions", 1)
 
 
 class Engine:
@@ -32,13 +34,16 @@ class Engine:
 
     def __init__(self, *troubles, refused=()):
         self.troubles, self.refused, self.applied, self.cause = list(troubles), refused, [], None
-        self.extras, self.shadow = [], None
+        self.efforts, self.shadow, self.runs, self.order = [], None, [], []
+        self.answering = threading.Event()
+        self.answering.set()
 
     def apply(self, batch, *, answer_from, is_current):
         if self.troubles:
             raise self.troubles.pop(0)
         if not is_current(batch):
             return None
+        self.order.append("apply")
         self.applied.append((batch.part, batch.last, answer_from))
         asks = [
             Question(Ask(batch.part, r.offset, r.timestamp, SimpleNamespace(user_id="u", ts_ms=5)), b"")
@@ -47,8 +52,11 @@ class Engine:
         refused = [(r, Refused("ts_ms", "missing")) for r in batch.records if r.offset in self.refused]
         return Applied(Reading([], refused, [], 0), asks)
 
-    def answer(self, questions, *, wall_ms, extras):
-        self.extras.append(extras)
+    def answer(self, questions, *, wall_ms, effort):
+        self.answering.wait(30)
+        self.order.append("answer")
+        self.efforts.append(effort)
+        self.runs.append([question.ask.offset for question in questions])
         return [ranked(f"id-{question.ask.offset}", self.cause, self.shadow) for question in questions]
 
 
@@ -70,13 +78,16 @@ class Reader:
     """Holds every part under seek number 1."""
 
     def __init__(self):
-        self.restarted = []
+        self.restarted, self.end = [], None
 
     def seek_no(self, part):
         return 1
 
     def restart(self, part):
         self.restarted.append(part)
+
+    def log_end(self, part):
+        return self.end
 
 
 def ranked(name, cause=None, shadow=None):
@@ -109,7 +120,8 @@ def make():
         threads.append(StoreThread(Pause()))
         progress = Progress()
         progress.begin(PART, committed=None, start=0)
-        return Desk(engine, threads[-1], publisher or Publisher(), progress, Reader(), Out("r", "s", "d"), {})
+        ladder = Ladder(deadline_s=1.0, calm_s=0.0)
+        return Desk(engine, threads[-1], publisher or Publisher(), progress, Reader(), Out("r", "s", "d"), {}, ladder)
 
     yield desk
     for thread in threads:
@@ -242,7 +254,7 @@ async def test_an_agent_that_is_cancelled_is_not_at_work_any_more(make, stands_a
 async def test_a_source_that_fails_is_counted_with_every_answer_and_said_when_it_changes(make, monkeypatch):
     desk = make(Engine())
     desk.engine.cause = "history failed: KeyError; no model"
-    monkeypatch.setattr(agents, "log", structlog.get_logger())
+    monkeypatch.setattr(answer_figures, "log", structlog.get_logger())
     with capture_logs() as said:
         await desk.take([piece(0, 1)])
         await desk.take([piece(2, follows=1)])
@@ -252,13 +264,55 @@ async def test_a_source_that_fails_is_counted_with_every_answer_and_said_when_it
     assert REGISTRY.get_sample_value("headrace_source_failures_total", {"source": "history"}) == 3
 
 
-async def test_more_questions_than_the_bound_are_answered_without_extras(make):
+async def test_what_waits_in_the_log_lowers_the_effort_and_when_it_is_gone_all_is_full_again(make):
     desk = make(Engine())
-    desk.reasons_queue_max = 2
     await desk.take([piece(0, 1)])
+    desk.reader.end = 100_000
     await desk.take([piece(2, 3, 4, follows=1)])
+    assert REGISTRY.get_sample_value("headrace_overload_rungs") == 4
+    desk.reader.end = 5
     await desk.take([piece(5, follows=4)])
-    assert desk.engine.extras == [True, False, True]
+    assert [effort.name for effort in desk.engine.efforts] == ["full", "popular", "full"]
+    assert REGISTRY.get_sample_value("headrace_overload_rungs") == 0
+
+
+async def test_all_that_waits_is_applied_before_anything_is_answered(make):
+    desk = make(Engine())
+    await desk.take([piece(0), piece(1, follows=0, part=OTHER), piece(2, follows=0)])
+    assert desk.engine.order == ["apply", "apply", "answer"]
+
+
+async def test_answers_in_many_goes_leave_the_store_to_others_in_between(make):
+    desk = make(Engine())
+    desk.progress.begin(OTHER, committed=None, start=0)
+    offsets = range(200)
+    long = asyncio.create_task(desk.take([piece(*offsets)]))
+    while not desk.engine.runs:
+        await asyncio.sleep(0)
+    await desk.take([piece(0, part=OTHER)])
+    assert sum(map(len, desk.engine.runs)) < 201
+    await long
+    assert sorted(offset for run in desk.engine.runs for offset in run) == sorted([0, *offsets])
+
+
+async def test_what_can_still_be_answered_in_time_comes_first(make, monkeypatch):
+    desk = make(Engine())
+    monkeypatch.setattr(agents, "wall_ms", lambda: 10_000)
+    old, young = LogRecord(0, 8_000, b"u", b"raw"), LogRecord(1, 9_500, b"u", b"raw")
+    await desk.take([Slice(PART, -1, 1, [old, young])])
+    assert desk.engine.runs == [[1, 0]]
+
+
+async def test_a_step_that_is_cancelled_leaves_no_open_questions_behind(make):
+    desk = make(Engine())
+    desk.engine.answering = threading.Event()
+    step = asyncio.create_task(desk.take([piece(0)]))
+    while not desk.open:
+        await asyncio.sleep(0)
+    step.cancel()
+    desk.engine.answering.set()
+    await asyncio.gather(step, return_exceptions=True)
+    assert desk.open == []
 
 
 @pytest.mark.parametrize(("cause", "why"), [("no reasons: busy", "busy"), ("no reasons: ValueError", "failed")])

@@ -35,10 +35,13 @@ class BrokenRecommender:
     def __init__(self, path, user):
         self.path, self.user, self.catalog = path, user, path.catalog
 
-    def recommend(self, queries, *, extras):
+    def looks_at_users(self, effort):
+        return self.path.looks_at_users(effort)
+
+    def recommend(self, queries, *, effort):
         if any(query.user_id == self.user for query in queries):
             raise ZeroDivisionError
-        return self.path.recommend(queries, extras=extras)
+        return self.path.recommend(queries, effort=effort)
 
 
 @pytest.fixture

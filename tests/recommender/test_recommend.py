@@ -10,6 +10,7 @@ from features.schema import ITEMS, USER_ACTIONS, Item, UserAction
 from features.store.port import StoreAway
 from recommender import recommend
 from recommender.candidates import SOURCES
+from recommender.effort import PLAIN
 from recommender.model.served_lists import LogEntry, acted, newest_served, shown
 from recommender.model.served_rows import labelled, stacked
 from recommender.replay import Replayer
@@ -322,10 +323,10 @@ def test_reasons_that_fail_leave_the_answer_whole():
     assert answer.item_ids == ask(with_ranker(), k=3).item_ids
 
 
-def test_without_extras_there_are_no_reasons_and_no_look_of_the_shadow():
+def test_at_plain_effort_there_are_no_reasons_and_no_look_of_the_shadow():
     replayer = with_reasons()
     replayer.recommender.shadow_of = replayer.recommender.ranker_of
-    (answer,) = replayer.recommender.recommend([replayer.query("q1", "u1", NOW_MS)], extras=False)
+    (answer,) = replayer.recommender.recommend([replayer.query("q1", "u1", NOW_MS)], effort=PLAIN)
     assert (answer.level, answer.cause) == ("full", "no reasons: busy")
     assert (answer.explained, answer.shadow) == ((), None)
 
