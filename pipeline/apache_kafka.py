@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -39,6 +39,9 @@ PROPERTIES = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
+    "listener.security.protocol.map": ",".join(
+        ["CONTROLLER:PLAINTEXT", *(f"{name}:{name}" for name in ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"))]
+    ),
     "inter.broker.listener.name": "PLAINTEXT",
     "auto.create.topics.enable": "false",
     "offsets.topic.replication.factor": "1",
@@ -61,7 +64,8 @@ PROPERTIES = {
 class ApacheKafka:
     """One broker, started; `stop()` ends it, the directory stays. Start and restart: main thread only.
 
-    `properties` are laid over PROPERTIES, in server.properties' own words. Raises `EmbeddedError` when Java, Maven or
+    `properties` are laid over PROPERTIES, in server.properties' own words. `secured` names further listeners by their
+    security protocol (SSL, SASL_SSL, SASL_PLAINTEXT); what they need stands in `properties`. Raises `EmbeddedError` when Java, Maven or
     the jars are missing (and says what to install), when the broker ends early or stays silent for `ready_s`.
     """
 
@@ -71,6 +75,7 @@ class ApacheKafka:
         *,
         port: int | None = None,
         properties: Mapping[str, str] | None = None,
+        secured: Sequence[str] = (),
         ready_s: float = READY_S,
     ) -> None:
         self.directory = directory.resolve()
@@ -79,6 +84,7 @@ class ApacheKafka:
         self._java = find_java()
         self._jars = jars(self._java)
         self._properties = dict(properties or {})
+        self._secured = {protocol: free_port() for protocol in secured}
         self._ready_s = ready_s
         self._process: subprocess.Popen[bytes] | None = None
         self._port = port or 0
@@ -92,6 +98,10 @@ class ApacheKafka:
     def bootstrap(self) -> str:
         """HOST:PORT for clients."""
         return f"127.0.0.1:{self._port}"
+
+    def address(self, protocol: str) -> str:
+        """HOST:PORT of a secured listener."""
+        return f"localhost:{self._secured[protocol]}"
 
     @property
     def pid(self) -> int:
@@ -147,10 +157,11 @@ class ApacheKafka:
 
     def _rendered(self, data: Path) -> str:
         controller = free_port()  # may differ from start to start: the log knows the node by its id
+        told = [f"PLAINTEXT://{self.bootstrap}", *(f"{name}://{self.address(name)}" for name in self._secured)]
         lines = PROPERTIES | {
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
+            "listeners": ",".join([*told, f"CONTROLLER://127.0.0.1:{controller}"]).replace("localhost", "127.0.0.1"),
+            "advertised.listeners": ",".join(told),
             "log.dirs": str(data),
             **self._properties,
         }

@@ -14,6 +14,7 @@ from pipeline.kafka.publisher import producer_settings
 POLL_EVERY = 256
 FULL_QUEUE_S = 0.05
 REASONS_MAX = 20
+KEYLESS = "the broker refuses the record: a compacted topic takes none without a key"
 
 
 @dataclass(slots=True)
@@ -31,7 +32,7 @@ class Delivered:
             self.delivered += 1
             return
         self.failed += 1
-        reason = error.str()
+        reason = KEYLESS if error.code() == KafkaError.INVALID_RECORD else error.str()
         if reason in self.reasons or len(self.reasons) < REASONS_MAX:
             self.reasons[reason] = self.reasons.get(reason, 0) + 1
 

@@ -28,7 +28,12 @@ CLOSE_S = 5.0
 # A record that librdkafka gives up after sending it makes it ask for a new epoch of its producer id, which Tansu never
 # grants (tried: nothing was sent any more). So it goes on trying, and we say that it does.
 NEVER_GIVES_UP = {"delivery.timeout.ms": 0, "socket.timeout.ms": 20_000}
-REFUSED_FOR_GOOD = {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_MSG_SIZE, KafkaError._INVALID_ARG}
+REFUSED_FOR_GOOD = {
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.INVALID_MSG_SIZE,
+    KafkaError.INVALID_RECORD,  # without a key into a compacted topic: a dead letter, if somebody made theirs compacted
+    KafkaError._INVALID_ARG,
+}
 
 
 class Outgoing(NamedTuple):

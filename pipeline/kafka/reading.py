@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
@@ -15,6 +15,19 @@ ANSWER_S = 10.0
 POLL_S = 0.2
 BATCH = 500
 FETCH_WAIT_MS = 50  # Tansu sits out the whole wait
+AGAIN_S = 0.1
+# What a broker says of a topic that has just been made, and while partitions find their leader: asked again, it answers.
+PASSING = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.NOT_COORDINATOR,
+}
+Answer = TypeVar("Answer")
 
 
 class Range(NamedTuple):
@@ -55,10 +68,11 @@ class Reader:
         described = self._consumer.list_topics(topic, timeout=ANSWER_S).topics[topic]
         if described.error is not None or not described.partitions:
             raise ConfigError(f"{topic}: the broker has no such topic (`headrace topics create` makes it)")
-        return {
-            partition: Range(*self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_S))
-            for partition in sorted(described.partitions)
-        }
+        return {partition: self._range(topic, partition) for partition in sorted(described.partitions)}
+
+    def _range(self, topic: str, partition: int) -> Range:
+        asked = TopicPartition(topic, partition)
+        return Range(*_answered(lambda: self._consumer.get_watermark_offsets(asked, timeout=ANSWER_S)))
 
     def starts(self, topic: str, *, since_ms: int = 0) -> dict[int, int]:
         """Where to read from, by partition: the first offset held, or the first taken at or after `since_ms`.
@@ -69,13 +83,13 @@ class Reader:
         if not since_ms:
             return {partition: range_.start for partition, range_ in held.items()}
         asked = [TopicPartition(topic, partition, since_ms) for partition in held]
-        answers = self._consumer.offsets_for_times(asked, timeout=ANSWER_S)
+        answers = _answered(lambda: self._consumer.offsets_for_times(asked, timeout=ANSWER_S))
         return {answer.partition: answer.offset for answer in answers if answer.offset >= 0}
 
     def committed(self, topic: str, partitions: Sequence[int]) -> dict[int, int]:
         """What the reader's group has committed, by partition; absent where it has not."""
         asked = [TopicPartition(topic, partition) for partition in partitions]
-        answers = self._consumer.committed(asked, timeout=ANSWER_S)
+        answers = _answered(lambda: self._consumer.committed(asked, timeout=ANSWER_S))
         return {answer.partition: answer.offset for answer in answers if answer.offset >= 0}
 
     def existing(self, topic: str) -> Iterator[Message]:
@@ -116,3 +130,15 @@ class Reader:
             else:
                 raise KafkaException(error)
         return messages, ended
+
+
+def _answered(ask: Callable[[], Answer]) -> Answer:
+    """The broker's answer; one that passes is asked for again for `ANSWER_S`."""
+    until_s = time.monotonic() + ANSWER_S
+    while True:
+        try:
+            return ask()
+        except KafkaException as error:
+            if error.args[0].code() not in PASSING or time.monotonic() > until_s:
+                raise
+        time.sleep(AGAIN_S)

@@ -13,13 +13,18 @@ from pipeline.demo.answers import Answers
 from pipeline.demo.ledger import Ledger
 from pipeline.demo.plan import simulated
 from pipeline.demo.traffic import Traffic, producer
+from pipeline.embedded import embedded
 
 pytestmark = pytest.mark.services
 
 
 @pytest.fixture
-def bootstrap(own_servers):
-    servers = own_servers(redis=False)
+def bootstrap(wheels, tmp_path):
+    with embedded(tmp_path / "servers", redis=False) as servers:
+        yield with_topics(servers)
+
+
+def with_topics(servers):
     admin = AdminClient({"bootstrap.servers": servers.bootstrap, "log_level": 0})
     for done in admin.create_topics([NewTopic(topic, 2, 1) for topic in (*INPUT_TOPICS, RECOMMENDATIONS)]).values():
         done.result(10)

@@ -230,7 +230,7 @@ def test_versions_damaged_in_every_way_are_refused_with_their_cause_while_the_go
     world.wait_for_log("model absent is not in")
     for version in ("../v1", "..", "/etc", "a/b", "", ".v1", "x" * 200):
         name(world, version)
-    world.publish("model_control", [("ranker", b"{"), (None, b"{}"), ("ranker", b"\xff" * 9), ("other", b"[]" * 9)])
+    world.publish("model_control", [("ranker", b"{"), ("", b"{}"), ("ranker", b"\xff" * 9), ("other", b"[]" * 9)])
     wait(lambda: "headrace_control_refused_total 11.0" in world.metrics(), SWAP_S, world.logs)
     world.publish("user_actions", traffic(60))
     world.wait_until_answered()

@@ -81,8 +81,8 @@ def test_a_csv_file_is_mapped(run, tmp_path):
 
 
 def test_a_row_over_the_limit_is_reported_as_not_delivered(run, tmp_path, monkeypatch):
-    path = tmp_path / "items.jsonl"
-    path.write_text('{"item_id":"i","ts_ms":0}\n' + "x" * 100_000 + "\n")
+    path = tmp_path / "user_actions.jsonl"
+    path.write_text(json.dumps(action(1)) + "\n" + "x" * 100_000 + "\n")
     result = run("publish", path, "--json", catch_exceptions=False)
     assert json.loads(result.stdout)["delivered"] == 2
     monkeypatch.setenv("HEADRACE_KAFKA_MESSAGE_MAX_BYTES", "20000")
@@ -90,7 +90,7 @@ def test_a_row_over_the_limit_is_reported_as_not_delivered(run, tmp_path, monkey
     report = json.loads(result.stdout)
     assert result.exit_code == 1
     assert (report["delivered"], report["failed"]) == (1, 1)
-    assert report["files"]["items.jsonl"]["reasons"]
+    assert report["files"]["user_actions.jsonl"]["reasons"]
 
 
 def test_missing_topics_are_named_not_created(run, monkeypatch):
