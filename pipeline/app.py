@@ -208,15 +208,15 @@ class Reader:
         """Read `part` again from where the state says."""
         self._app.consumer.replace(TP(*part))
 
-
-def _attach_agent(app: App, topic: str, settings: Settings) -> None:
-    async def agent(stream: Any) -> None:
-        await agents.serve(stream, lambda: app.edge.desk, batch_max=settings.worker.batch_max)
-
     def log_end(self, part: Part) -> int | None:
         """The end offset of `part` as the newest fetch saw it."""
         end: int | None = self._app.consumer.log_end(part)
         return end
+
+
+def _attach_agent(app: App, topic: str, settings: Settings) -> None:
+    async def agent(stream: Any) -> None:
+        await agents.serve(stream, lambda: app.edge.desk, batch_max=settings.worker.batch_max)
 
     app.agent(app.topic(topic, schema=driver.Untouched()), name=topic)(agent)
 
