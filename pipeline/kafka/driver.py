@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import aiokafka
 import faust
-from aiokafka.client import ConnectionGroup
 from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as stock
@@ -48,6 +47,7 @@ BACKOFF_S_MAX = 5.0
 LOOK_S = 0.2  # how often a wait for the broker looks whether the worker is to stop
 SILENCE_S = 2.0  # a connection that takes longer is said to be waited for
 ANSWER_S = 10.0
+GOODBYE_S = 3.0
 
 
 class Options(NamedTuple):
@@ -121,6 +121,14 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
             if self._silence is not None:
                 self._silence.look(time.monotonic())
 
+    async def on_thread_stop(self) -> None:
+        """Leaves the group; a broker that does not answer is not waited for: it misses us when the session ends."""
+        leaving = asyncio.ensure_future(super().on_thread_stop())
+        if not (await asyncio.wait({leaving}, timeout=GOODBYE_S))[0]:
+            log.warning("the broker does not answer our goodbye", waited_s=GOODBYE_S)
+            await self._ensure_consumer()._client.close()
+            await asyncio.wait({leaving}, timeout=GOODBYE_S)
+
     @property
     def _is_ending(self) -> bool:
         return bool(self.should_stop or self.app.should_stop)
@@ -141,13 +149,9 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer._max_partition_fetch_bytes = options.fetch_max_bytes
         consumer._isolation_level = "read_committed"
         consumer._auto_offset_reset = "none"
-        join_s = (
-            self.app.conf.broker_rebalance_timeout + ANSWER_S
-        )  # the broker answers when the slowest member is there
+        join_s = self.app.conf.broker_rebalance_timeout + ANSWER_S
         fetch_s = options.fetch_wait_ms / 1000 + ANSWER_S
-        self._silence = Silence(
-            consumer._client, {ConnectionGroup.DEFAULT: fetch_s, ConnectionGroup.COORDINATION: join_s}
-        )
+        self._silence = Silence(consumer._client, answer_s=fetch_s, join_s=join_s)
         return consumer
 
     async def _fetch_records(
@@ -245,6 +249,15 @@ class Consumer(stock.Consumer):  # type: ignore[misc]
         """The number that a slice of `part` must carry to count; -1 when the part is not held."""
         return self._seek_nos.get(TP(*part), -1)
 
+    def is_placed(self, part: Part) -> bool:
+        """Whether reading of `part` has begun, after the newest assignment or seek."""
+        return self.seek_no(part) >= 0 and TP(*part) not in self._unplaced
+
+    @property
+    def thread_loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop of the consumer's thread, None while there need be none."""
+        return None if self.should_stop else self._thread.thread_loop
+
     def log_end(self, part: Part) -> int | None:
         """The end offset of `part` as the newest fetch saw it."""
         end: int | None = self._thread.log_end(TP(*part))
@@ -280,6 +293,8 @@ class Consumer(stock.Consumer):  # type: ignore[misc]
             await self._thread.call_thread(self._thread.place, tp, cursor)
         except IllegalStateError:
             return  # revoked meanwhile
+        if self._seek_nos.get(tp) != seek_no:
+            return  # to be placed once more already: it must stay among the unplaced
         self._committed_offset[tp] = committed
         self._hold_to[tp] = max(resume.hold_to, resume.start - 1)
         self._unplaced.discard(tp)

@@ -27,7 +27,7 @@ SILENCE_S = 2.0  # an acknowledgement that takes longer is said to be waited for
 CLOSE_S = 5.0
 # A record that librdkafka gives up after sending it makes it ask for a new epoch of its producer id, which Tansu never
 # grants (tried: nothing was sent any more). So it goes on trying, and we say that it does.
-NEVER_GIVES_UP = {"delivery.timeout.ms": 0, "socket.timeout.ms": 20_000}
+NEVER_GIVES_UP = {"delivery.timeout.ms": 0, "socket.timeout.ms": 10_000}
 REFUSED_FOR_GOOD = {
     KafkaError.MSG_SIZE_TOO_LARGE,
     KafkaError.INVALID_MSG_SIZE,

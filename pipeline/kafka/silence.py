@@ -10,7 +10,6 @@ connection alive however slowly they come.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +23,7 @@ log = get_logger(__name__)
 LOOK_S = 1.0
 LATE_LOOKS = 3  # a look that comes so much too late found this process asleep: nobody else was silent
 HANDSHAKE_S = 10.0  # connect, versions, SASL
+JOINS = ("JoinGroupRequest", "SyncGroupRequest")  # answered when the slowest member of the group is there
 
 
 @dataclass(slots=True)
@@ -33,14 +33,14 @@ class _Heard:
 
 
 class Silence:
-    """Watches one client. `limits_s`: by connection group, how long a connection may owe an answer without a byte.
+    """Watches one client: how long a connection may owe an answer without a byte, and how long one to a join.
 
     Private names of aiokafka 0.14: `_get_conn`, `_conns`, `_request_timeout_ms`; of a connection `_requests`, `_reader`,
     `_request_timeout` (tests/pipeline/kafka/test_silence.py names each).
     """
 
-    def __init__(self, client: AIOKafkaClient, limits_s: Mapping[ConnectionGroup, float]) -> None:
-        self._client, self._limits_s = client, dict(limits_s)
+    def __init__(self, client: AIOKafkaClient, *, answer_s: float, join_s: float) -> None:
+        self._client, self._answer_s, self._join_s = client, answer_s, join_s
         self._heard: dict[tuple[Any, ConnectionGroup], _Heard] = {}
         self._looked_s = time.monotonic()
         self._patience_s = client._request_timeout_ms / 1000
@@ -74,6 +74,10 @@ class Silence:
                 del self._heard[node, group]
             elif was_asleep or not heard.connection._requests:
                 heard.since_s = now_s
-            elif now_s - heard.since_s > self._limits_s[group]:
+            elif now_s - heard.since_s > self._limit_s(heard.connection._requests[0]):
                 log.warning("a silent connection is closed", node=node, silent_s=round(now_s - heard.since_s, 1))
                 heard.connection.close(reason=CloseReason.CONNECTION_TIMEOUT)
+
+    def _limit_s(self, owed: tuple[int, Any, Any]) -> float:
+        """How long the oldest answer may take; `owed`: correlation id, the request's struct, its future."""
+        return self._join_s if type(owed[1]).__name__.startswith(JOINS) else self._answer_s

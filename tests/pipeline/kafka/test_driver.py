@@ -3,6 +3,7 @@
 When one of these fails after an upgrade: read what became of the name in the new release, then move the pin.
 """
 
+import asyncio
 import inspect
 from importlib.metadata import version
 
@@ -137,3 +138,24 @@ async def test_a_restart_makes_slices_on_their_way_void(consumer):
 
 async def test_a_part_that_is_not_held_has_no_seek_number(consumer):
     assert consumer.seek_no(faust.types.TP("t", 5)) == -1
+
+
+async def test_a_broker_that_does_not_answer_the_goodbye_is_not_waited_for(consumer, monkeypatch):
+    hung_up = asyncio.Event()
+
+    class Client:
+        async def close(self):
+            hung_up.set()
+
+    class Silent:
+        _client = Client()
+
+        async def stop(self):
+            await hung_up.wait()
+
+    thread = consumer._thread
+    monkeypatch.setattr(driver, "GOODBYE_S", 0.05)
+    monkeypatch.setattr(driver.SliceThread, "_ensure_consumer", lambda _: Silent())
+    thread._consumer = Silent()
+    await asyncio.wait_for(thread.on_thread_stop(), 30)
+    assert hung_up.is_set()
