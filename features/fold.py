@@ -5,24 +5,27 @@ in an earlier try (offset at or before the shard's mark, and the record's tag ma
 or before the mark that is not in the log is ours, too, and was cut since. New and ours have effects on items; repeats
 have none. A redo first takes the log back to how it stood before the batch, so that the context of an event (the items
 before it in its session) is the same as the first time.
+
+A forgotten user's events up to the tombstone's time are refused: they count as repeats. In a redo those that were
+counted before their user was forgotten count for the items as they did, but leave no trace of the user.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from features import user_log
+from features import tombstone, user_log
 from features.domain import Domain
 from features.facts import Fact, Forget
 from features.ids import hash64, session_hash, source_tag
 from features.schema import Impression, UserAction
-from features.store.port import Layout
-from features.user_log import RECORD_BYTES, SESSION_AT, TAG_AT, Log
+from features.store.port import Layout, Part
+from features.tombstone import NEVER, Tombstone
+from features.user_log import RECORD_BYTES, SESSION_AT, TAG_AT, TIME_BYTES, Log
 
 CONTEXT_ITEMS = 3  # an action follows up to 3 distinct items before it: at distance 1, 2, 3
-TIME_BYTES = 6
 ITEM_BACK = RECORD_BYTES - TIME_BYTES  # where the last record's item begins, from the log's end
 
 
@@ -63,15 +66,27 @@ class Effect(NamedTuple):
     before: tuple[bytes, ...]
 
 
+class Forgotten(NamedTuple):
+    """A user (hash) was forgotten: session entries up to `until_ms` go; `items` (8 bytes each) are known to have some."""
+
+    offset: int
+    user: int
+    until_ms: int
+    items: Sequence[bytes]
+
+
 @dataclass(slots=True)
 class Folded:
-    """One user's outcome. `blob` is the log to write, equal to what was read when nothing changed; `fresh`: per fact,
-    whether it changed the state, now or in an earlier try; `repeated`, `applied`: among those beyond the mark.
+    """One user's outcome. `blob` is the log to write, equal to what was read when nothing changed; `tombstone` the one to
+    write, b"" where it says what it said; `fresh`: per fact, whether it changed the state, now or in an earlier try;
+    `repeated`, `applied`: among those beyond the mark.
     """
 
     blob: bytes
     fresh: list[bool]
     effects: list[Effect]
+    tombstone: bytes = b""
+    forgotten: list[Forgotten] = field(default_factory=list)
     applied: int = 0
     repeated: int = 0
 
@@ -93,89 +108,94 @@ def rules_of(domain: Domain, layout: Layout) -> Rules:
     return Rules(actions, quiet, domain.session_gap_ms)
 
 
-def fold(blob: bytes, facts: Sequence[Fact], *, partition: int, mark: int, rules: Rules) -> Folded:
-    """Folds one user's facts into the log that `blob` holds; `mark` is the last offset that the log's shard applied."""
+def fold(blob: bytes, facts: Sequence[Fact], *, part: Part, mark: int, rules: Rules, known: bytes = b"") -> Folded:
+    """Folds one user's facts into the log that `blob` holds; `mark` is the last offset that the log's shard applied,
+    `known` the user's packed tombstone, b"" for none.
+    """
     outcome = Folded(blob, [], [])
-    first = facts[0].offset
-    work = _Work(user_log.take_apart(blob), rules, partition, outcome)
-    if first > mark:
+    work = _Work(user_log.take_apart(blob), tombstone.unpack(known), rules, part, outcome)
+    if facts[0].offset > mark:
         work.take(facts)
         if outcome.applied:
             outcome.blob = user_log.pack(work.log)
+        if work.known is not work.tombstone:
+            outcome.tombstone = tombstone.pack(work.tombstone)
         return outcome
     work.redo(facts, mark)
-    outcome.blob = (
-        _with_new(blob, facts, partition=partition, mark=mark, rules=rules) if facts[-1].offset > mark else blob
-    )
+    if facts[-1].offset > mark:
+        # the log to write is what stands there plus what is new: what was cut or forgotten since stays away
+        new = [fact for fact in facts if fact.offset > mark]
+        written = fold(blob, new, part=part, mark=mark, rules=rules, known=known)
+        outcome.blob, outcome.tombstone = written.blob, written.tombstone
     return outcome
-
-
-def _with_new(blob: bytes, facts: Sequence[Fact], *, partition: int, mark: int, rules: Rules) -> bytes:
-    """The log to write in a redo: what stands there plus what is new. What was cut or forgotten since stays away."""
-    new = [fact for fact in facts if fact.offset > mark]
-    return fold(blob, new, partition=partition, mark=mark, rules=rules).blob
 
 
 class _Work:
     """A log under the fold, with the newest items of the session that the last event continued."""
 
-    __slots__ = ("_recent", "_recent_key", "log", "outcome", "partition", "rules")
+    __slots__ = ("_recent", "_recent_key", "known", "log", "outcome", "part", "rules", "tombstone", "until_ms")
 
-    def __init__(self, log: Log, rules: Rules, partition: int, outcome: Folded) -> None:
+    def __init__(self, log: Log, known: Tombstone, rules: Rules, part: Part, outcome: Folded) -> None:
         self.log = log
+        self.known = self.tombstone = known
+        self.until_ms = known.until_ms
         self.rules = rules
-        self.partition = partition
+        self.part = part
         self.outcome = outcome
         self._recent: list[bytes] = []
         self._recent_key: tuple[int, int] = (-1, 0)  # session, ts_ms of the log's last record; -1: not known
+        if known is not NEVER:
+            log.flags |= user_log.FORGOTTEN
 
     def take(self, facts: Iterable[Fact]) -> None:
         """Folds facts beyond the mark."""
         outcome = self.outcome
-        for offset, record in facts:
+        for offset, record, ahead_ms in facts:
             fresh = self._one(offset, record)
             outcome.fresh.append(fresh)
             if fresh:
                 outcome.applied += 1
+                if ahead_ms:
+                    user_log.note_ahead(self.log, ahead_ms)
             else:
                 outcome.repeated += 1
 
     def redo(self, facts: Sequence[Fact], mark: int) -> None:
         """Folds facts of which some were applied before: takes the log back, then folds all of them again."""
-        outcome = self.outcome
         self._take_back(fact for fact in facts if fact.offset <= mark)
-        held: list[tuple[bytearray, bytes]] = []
         for fact in facts:
             if fact.offset > mark:
                 self.take([fact])
-            elif isinstance(fact.record, Forget):
-                self._undo(held)
-                outcome.fresh.append(True)
             else:
-                fresh = self._one(fact.offset, fact.record)
-                outcome.fresh.append(fresh)
-                if fresh:
-                    held.append((self._section(fact.record), _event_of(fact.record)))
+                self.outcome.fresh.append(self._again(fact.offset, fact.record))
+
+    def _again(self, offset: int, record: object) -> bool:
+        """A fact that came before, as it came out then, though its user may have been forgotten since."""
+        if isinstance(record, Forget):
+            until_ms = max(self.until_ms, record.forgotten_ms)
+            self.outcome.forgotten.append(Forgotten(offset, hash64(record.user_id), until_ms, ()))
+            return True
+        if not isinstance(record, (UserAction, Impression)) or record.ts_ms > self.until_ms:
+            return self._one(offset, record)
+        if self.tombstone.refused(self.part, offset, record.ts_ms):
+            return False
+        until_ms, self.until_ms = self.until_ms, -1
+        fresh = self._one(offset, record)
+        self.until_ms = until_ms
+        if fresh:
+            self.outcome.effects[-1] = self.outcome.effects[-1]._replace(interest=False)
+        return fresh
 
     def _take_back(self, facts: Iterable[Fact]) -> None:
         """Removes the records that these very facts put there."""
-        for offset, record in facts:
+        for offset, record, _ in facts:
             if isinstance(record, Forget):
                 continue
             section = self._section(record)
             at = user_log.find(section, _event_of(record), user_log.EVENT_AT, RECORD_BYTES)
-            tag = source_tag(self.partition, offset).to_bytes(2, "big")
+            tag = source_tag(self.part.partition, offset).to_bytes(2, "big")
             if at >= 0 and section[at + TAG_AT : at + RECORD_BYTES] == tag:
                 del section[at : at + RECORD_BYTES]
-
-    def _undo(self, held: list[tuple[bytearray, bytes]]) -> None:
-        """A forget that was applied before: only what this redo put back goes; what came after it stays."""
-        for section, event in held:
-            at = user_log.find(section, event, user_log.EVENT_AT, RECORD_BYTES)
-            if at >= 0:
-                del section[at : at + RECORD_BYTES]
-        held.clear()
-        self._recent_key = (-1, 0)
 
     def _section(self, record: object) -> bytearray:
         return self.log.actions if isinstance(record, UserAction) else self.log.impressions
@@ -186,18 +206,31 @@ class _Work:
         if type(record) is Impression:
             return self._show(offset, record)
         if type(record) is Forget:
-            self.log = Log()
-            self._recent_key = (-1, 0)
-            return True
+            return self._forget(offset, record)
         raise TypeError(f"{type(record).__name__} is no fact of a user's log")
 
+    def _forget(self, offset: int, record: Forget) -> bool:
+        until_ms, items = user_log.forget(self.log, forgotten_ms=record.forgotten_ms, until_ms=self.until_ms)
+        self.tombstone, self.until_ms = self.tombstone.later(until_ms), until_ms
+        self.outcome.forgotten.append(Forgotten(offset, hash64(record.user_id), until_ms, items))
+        self._recent_key = (-1, 0)
+        return True
+
+    def _refuse(self, offset: int, ts_ms: int) -> bool:
+        """An event that is as old as what was forgotten, and which refusal has its place."""
+        if not self.tombstone.refused(self.part, offset, ts_ms):
+            self.tombstone = self.tombstone.refusing(self.part, offset)
+        return False
+
     def _act(self, offset: int, record: UserAction) -> bool:
+        if record.ts_ms <= self.until_ms:
+            return self._refuse(offset, record.ts_ms)
         log, rule = self.log.actions, self.rules.actions[record.action]
         event = user_log.event_bytes(record.event_id)
         if user_log.find(log, event, user_log.EVENT_AT, RECORD_BYTES) >= 0:
             return False
         ts_ms, item, session = record.ts_ms, hash64(record.item_id), session_hash(record.session_id)
-        entry = user_log.record(ts_ms, item, event, session, rule.code, source_tag(self.partition, offset))
+        entry = user_log.record(ts_ms, item, event, session, rule.code, source_tag(self.part.partition, offset))
         at = user_log.place(log, entry, RECORD_BYTES)
         if rule.purchase:
             user_log.buy(self.log.bought, ts_ms, item)
@@ -232,12 +265,14 @@ class _Work:
         return before
 
     def _show(self, offset: int, record: Impression) -> bool:
+        if record.ts_ms <= self.until_ms:
+            return self._refuse(offset, record.ts_ms)
         event = user_log.event_bytes(record.impression_id)
         log = self.log.impressions
         if user_log.find(log, event, user_log.EVENT_AT, RECORD_BYTES) >= 0:
             return False
         session = session_hash(record.session_id)
-        entry = user_log.record(record.ts_ms, 0, event, session, 0, source_tag(self.partition, offset))
+        entry = user_log.record(record.ts_ms, 0, event, session, 0, source_tag(self.part.partition, offset))
         user_log.place(log, entry, RECORD_BYTES)
         items = [(hash64(item), item) for item in dict.fromkeys(record.item_ids)]
         self.outcome.effects.append(

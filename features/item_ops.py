@@ -7,6 +7,7 @@ Kinds (`ItemOp.kind`), keys are 16 hex digits of a 64-bit hash:
     s  session list    entries (neighbours.session_entry), ascending, newest of each user and session
     v  co-visited list contributions (neighbours.co_visit), in offset order
     r  item record     item_record.pack: the winner of the batch
+    f  forgotten user  (key: the user) until u48 | 8 bytes of each item of this shard that is known to list the user
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import NamedTuple
 from features import item_record
 from features.domain import Domain
 from features.facts import Gone
-from features.fold import Effect
+from features.fold import Effect, Forgotten
 from features.ids import hash64
 from features.neighbours import CO_VISIT, contribution, session_entry
 from features.rings import MINUTE_MS, delta
@@ -93,6 +94,11 @@ class Operations:
         self._world: Ring = {}
         self._sessions: dict[int, dict[tuple[int, int], int]] = {}
         self._visits: dict[bytes, _Visits] = {}
+        self._forgotten: list[Forgotten] = []
+
+    def forget(self, forgotten: Iterable[Forgotten]) -> None:
+        """Users whose session entries have to go, in all shards beyond whose mark their being forgotten lies."""
+        self._forgotten += forgotten
 
     def take(self, effects: Iterable[Effect]) -> None:
         """Effects in offset order; a shard takes those beyond its mark."""
@@ -162,7 +168,16 @@ class Operations:
             if visits.packed:
                 op = ItemOp("v", other.hex(), b"".join(visits.packed))
                 shards[int.from_bytes(other, "big") % self._shards].append(op)
+        for shard, ops in enumerate(shards):
+            ops += [
+                _forget_op(each, shard, self._shards) for each in self._forgotten if each.offset > self._marks[shard]
+            ]
         return shards
+
+
+def _forget_op(forgotten: Forgotten, shard: int, shards: int) -> ItemOp:
+    items = [item for item in forgotten.items if int.from_bytes(item, "big") % shards == shard]
+    return ItemOp("f", f"{forgotten.user:016x}", b"".join((forgotten.until_ms.to_bytes(6, "big"), *items)))
 
 
 def record_ops(records: Iterable[tuple[int, Item | Gone]], marks: Sequence[int]) -> list[list[ItemOp]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -60,6 +60,21 @@ def touch(sessions: bytearray, entries: bytes) -> None:
         sessions[at:at] = entry
         if len(sessions) > SESSIONS_MAX * SESSION_BYTES:
             del sessions[:SESSION_BYTES]
+
+
+def leave_out(sessions: bytearray, until: Mapping[bytes, bytes]) -> int:
+    """Removes the entries of users (8 bytes) up to each one's time (6 bytes); returns how many those were.
+
+    >>> sessions = bytearray()
+    >>> touch(sessions, session_entry(5, 1, 0) + session_entry(6, 2, 0) + session_entry(9, 1, 1))
+    >>> leave_out(sessions, {(1).to_bytes(8, "big"): (7).to_bytes(6, "big")}), session_touches(bytes(sessions))[0].tolist()
+    (1, [6, 9])
+    """
+    entries = [bytes(sessions[at : at + SESSION_BYTES]) for at in range(0, len(sessions), SESSION_BYTES)]
+    kept = [entry for entry in entries if entry[:6] > until.get(entry[6:14], b"")]
+    if len(kept) < len(entries):
+        sessions[:] = b"".join(kept)
+    return len(entries) - len(kept)
 
 
 def session_entry(ts_ms: int, user: int, session: int) -> bytes:

@@ -13,22 +13,32 @@ same effects as the first time, and each item shard takes those beyond its own m
 **Marks lag.** A batch moves the marks of shards that it has something for, or that lie more than 1000 offsets behind;
 `beat` moves the rest. Starting from the smallest mark is always safe: what a shard has, its mark keeps out.
 
+**Forgetting.** A user's log goes in the user phase, with a tombstone in its place; the item phase notes in each shard
+that the user's session entries have to go, and `sweep` removes them, page by page, whoever does it. What came before it
+in the same log is in the items first, so that a redo need not know what the log held. Each shard counts its changes of
+tombstones, once for each phase (its epoch), and refuses a call that knows an older count: a worker that was between its
+reads or phases reads the tombstones again, and adds no session entry of the forgotten user after the sweep began.
+
 Limits, stated: a repeat older than the 256 newest events of its user (64 newest impressions) is not recognised. In a
 cluster whose nodes lose tails of different age, an event that came through two partitions may count twice or not at
-all for an item; in one Redis it cannot.
+all for an item; in one Redis it cannot. A forgotten user's event counts for the items if it came before in the store's
+order; one that another partition brings later does not. One that was a repeat, not yet left behind by all marks of its
+partition when another partition forgot its user, may count once more if its worker dies in that moment.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features import tombstone, user_log
 from features.domain import Domain
 from features.facts import Fact, Forget, Gone, Record
-from features.fold import Effect, Folded, Rules, fold, rules_of
+from features.fold import Effect, Folded, Forgotten, Rules, fold, rules_of
 from features.ids import hash64
 from features.item_ops import Operations, Values, ValuesOf, record_ops, values_of
 from features.schema import Impression, Item, RecommendationRequest, UserAction
@@ -48,7 +58,6 @@ from features.store.port import (
     StoreAway,
     UserCall,
 )  # fmt: skip
-from features.user_log import version
 
 __all__ = ["Applied", "Fact", "Forget", "Gone", "Record", "Resume", "State"]
 
@@ -77,6 +86,14 @@ class Resume:
     hold_to: int
 
 
+class _Piece(NamedTuple):
+    """Facts of a batch that are applied at once. `forgets`: the first of them forgets a user."""
+
+    facts: Sequence[Fact]
+    last: int
+    forgets: bool
+
+
 @dataclass(slots=True)
 class _Held:
     marks: dict[Phase, list[int]]
@@ -94,6 +111,7 @@ class _Batch:
     by_user: dict[int, dict[str, list[int]]] = field(default_factory=dict)  # shard -> user -> indices of facts
     counted: dict[int, list[int]] = field(default_factory=dict)  # shard -> indices of facts without a user's log
     blobs: dict[str, bytes] = field(default_factory=dict)
+    forgets: set[str] = field(default_factory=set)  # the users whom a fact forgets
     folded: dict[str, Folded] = field(default_factory=dict)
 
 
@@ -108,6 +126,8 @@ class State:
         self.layout: Layout = store.open(domain)
         self._rules: Rules = rules_of(domain, self.layout)
         self._held: dict[Part, _Held] = {}
+        self._epochs: dict[Phase, list[int]] = {phase: [0] * self.layout.shards for phase in PHASES}
+        self._sweep: Iterator[int] | None = None
         self._values: dict[bytes, Values] = {}
         listed = any(attribute.candidates or attribute.rate for attribute in domain.attributes)
         self._values_of = values_of_items or (self._values_of_records if listed else _no_values)
@@ -150,11 +170,37 @@ class State:
         (resume), `StoreAway` when it does not answer (call again with the same facts; nothing counts twice).
         """
         held = self._held[part]
-        batch = _sorted_out(part, facts, last, self.layout.shards)
-        self._user_phase(held, batch)
-        self._item_phase(held, batch)
-        held.done = max(held.done, last)
-        return Applied(batch.fresh, batch.blobs)
+        fresh: list[NDArray[np.bool_]] = []
+        users: dict[str, bytes] = {}
+        for piece in _pieces(facts, last):
+            if piece.forgets:
+                self._items_reach(held, part, piece.facts[0].offset - 1)
+            batch = _sorted_out(part, piece.facts, piece.last, self.layout.shards)
+            self._user_phase(held, batch)
+            self._item_phase(held, batch)
+            held.done = max(held.done, piece.last)
+            fresh.append(batch.fresh)
+            users.update(batch.blobs)
+        return Applied(np.concatenate(fresh), users)
+
+    def sweep(self) -> int | None:
+        """Goes on removing the session entries of forgotten users, a page: how many it removed, None: nothing to do.
+
+        A page takes some milliseconds. It begins anew where it raises `StoreAway`.
+        """
+        try:
+            if self._sweep is None:
+                due = self._store.to_sweep()
+                if not due:
+                    return None
+                self._sweep = self._store.sweep(due)
+            return next(self._sweep)
+        except StopIteration:
+            self._sweep = None
+            return 0
+        except BaseException:
+            self._sweep = None
+            raise
 
     def beat(self) -> None:
         """Verifies all marks of all held parts, and moves those that had nothing to do.
@@ -207,21 +253,31 @@ class State:
         raise StoreAway(f"{batch.part.topic}-{batch.part.partition}: lost {TRIES_MAX} races for users' logs")
 
     def _fold(self, batch: _Batch, marks: Sequence[int], users: Iterable[str]) -> None:
-        """Reads the logs of these users and folds their facts."""
+        """Reads the logs of these users, and the tombstones of those who may have one, and folds their facts."""
         users = list(users)
         hashes = [hash64(user) for user in users]
-        for user, key, blob in zip(users, hashes, self._store.read_users(hashes) if users else (), strict=True):
+        blobs = self._store.read_users(hashes) if users else []
+        asked = [key for key, blob in zip(hashes, blobs, strict=True) if user_log.has_tombstone(blob)]
+        tombstones = self._tombstones(asked)
+        for user, key, blob in zip(users, hashes, blobs, strict=True):
             shard = self.layout.shard_of(key)
             indices = batch.by_user[shard][user]
             facts = [batch.facts[index] for index in indices]
             batch.blobs[user] = blob
             if facts:
-                folded = fold(blob, facts, partition=batch.part.partition, mark=marks[shard], rules=self._rules)
-                batch.folded[user] = folded
+                known = tombstones.get(key, b"")
+                batch.folded[user] = folded = fold(
+                    blob, facts, part=batch.part, mark=marks[shard], rules=self._rules, known=known
+                )
                 batch.fresh[indices] = folded.fresh
 
+    def _tombstones(self, users: Sequence[int]) -> dict[int, bytes]:
+        """The packed tombstones of those of the users (hashes) who were forgotten."""
+        found = self._store.read_tombstones(users) if users else ()
+        return {user: blob for user, blob in zip(users, found, strict=True) if blob}
+
     def _user_call(self, batch: _Batch, shard: int, mark: int) -> UserCall:
-        puts = []
+        puts, tombstones = [], []
         counts = {"applied": 0, "repeated": 0, "dead_lettered": 0}
         for user in batch.by_user.get(shard, ()):
             folded = batch.folded.get(user)
@@ -231,14 +287,16 @@ class State:
             counts["repeated"] += folded.repeated
             read = batch.blobs[user]
             if folded.blob != read:
-                puts.append((hash64(user), version(read), folded.blob))
+                puts.append((hash64(user), user_log.version(read), folded.blob))
+            if folded.tombstone:
+                tombstones.append((hash64(user), folded.tombstone))
         for index in batch.counted.get(shard, ()):
-            offset, record = batch.facts[index]
+            offset, record, _ = batch.facts[index]
             if offset > mark:
                 counts["dead_lettered" if record is None else "applied"] += 1
         topic = batch.part.topic
         named = {f"{name}:{topic}": count for name, count in counts.items() if count}
-        return UserCall(shard, mark, batch.last, puts, named)
+        return UserCall(shard, mark, batch.last, puts, named, tombstones, self._epochs["u"][shard])
 
     def _settle_users(
         self, batch: _Batch, calls: Sequence[UserCall], replies: Sequence[Reply]
@@ -251,10 +309,14 @@ class State:
             users = batch.by_user.get(call.shard, {})
             if reply.applied:
                 marks[call.shard] = call.last
+                self._epochs["u"][call.shard] += bool(call.tombstones)
                 batch.blobs.update((user, batch.folded[user].blob) for user in users if user in batch.folded)
                 continue
             pending.add(call.shard)
-            if reply.mark == call.prev:
+            if reply.epoch is not None:
+                self._epochs["u"][call.shard] = reply.epoch
+                stale.update(users)
+            elif reply.mark == call.prev:
                 losers = set(reply.losers)
                 stale.update(user for user in users if hash64(user) in losers)
             else:
@@ -265,38 +327,73 @@ class State:
     # --- items ---
 
     def _item_phase(self, held: _Held, batch: _Batch) -> None:
-        marks = held.marks["i"]
+        marks, epochs = held.marks["i"], self._epochs["i"]
         effects = sorted(effect for folded in batch.folded.values() for effect in folded.effects)
+        forgotten = sorted(each for user in batch.forgets for each in batch.folded[user].forgotten)
         values = self._values_of([item for effect in effects for item, _ in effect.items]) if effects else {}
         only: set[int] | None = None
         for _ in range(TRIES_MAX):
             calls = [
-                ItemCall(shard, marks[shard], batch.last, ops)
-                for shard, ops in enumerate(self._operations(batch, effects, marks, values))
+                ItemCall(shard, marks[shard], batch.last, ops, epochs[shard])
+                for shard, ops in enumerate(self._operations(batch, effects, forgotten, marks, values))
                 if (only is None or shard in only)
                 and marks[shard] < batch.last
                 and (ops or batch.last - marks[shard] > LAG_MAX)
             ]
-            replies = self._store.commit_items(batch.part, calls) if calls else []
-            only = set()
-            for call, reply in zip(calls, replies, strict=True):
-                if reply.applied:
-                    marks[call.shard] = call.last
-                else:
-                    self._see(batch.part, "i", call.shard, believed=call.prev, mark=reply.mark)
-                    only.add(call.shard)
+            only = self._settle_items(batch.part, calls)
             if not only:
                 return
+            effects = self._without_traces(effects)
         raise StoreAway(f"{batch.part.topic}-{batch.part.partition}: lost {TRIES_MAX} races for items")
 
+    def _settle_items(self, part: Part, calls: Sequence[ItemCall]) -> set[int]:
+        """Makes the calls; returns the shards to call again."""
+        marks, epochs = self._held[part].marks["i"], self._epochs["i"]
+        again: set[int] = set()
+        for call, reply in zip(calls, self._store.commit_items(part, calls) if calls else (), strict=True):
+            if reply.applied:
+                marks[call.shard] = call.last
+                epochs[call.shard] += any(op.kind == "f" for op in call.ops)
+                continue
+            again.add(call.shard)
+            if reply.epoch is not None:
+                epochs[call.shard] = reply.epoch
+            else:
+                self._see(part, "i", call.shard, believed=call.prev, mark=reply.mark)
+        return again
+
+    def _items_reach(self, held: _Held, part: Part, last: int) -> None:
+        """Moves the items' marks up to what was applied, so that no redo has to ask what a log held that is gone."""
+        marks, epochs = held.marks["i"], self._epochs["i"]
+        for _ in range(TRIES_MAX):
+            calls = [ItemCall(at, mark, last, (), epochs[at]) for at, mark in enumerate(marks) if mark < last]
+            if not self._settle_items(part, calls):
+                return
+        raise StoreAway(f"{part.topic}-{part.partition}: lost {TRIES_MAX} races for items")
+
+    def _without_traces(self, effects: Sequence[Effect]) -> list[Effect]:
+        """Effects that name nobody who was forgotten since they were folded."""
+        users = list({effect.user for effect in effects if effect.interest})
+        until_ms = {user: tombstone.unpack(blob).until_ms for user, blob in self._tombstones(users).items()}
+        return [
+            effect._replace(interest=effect.interest and effect.ts_ms > until_ms.get(effect.user, -1))
+            for effect in effects
+        ]
+
     def _operations(
-        self, batch: _Batch, effects: Sequence[Effect], marks: Sequence[int], values: Mapping[int, Values]
+        self,
+        batch: _Batch,
+        effects: Sequence[Effect],
+        forgotten: Sequence[Forgotten],
+        marks: Sequence[int],
+        values: Mapping[int, Values],
     ) -> list[list[ItemOp]]:
-        entries = [(offset, entry) for offset, entry in batch.facts if isinstance(entry, (Item, Gone))]
+        entries = [(offset, entry) for offset, entry, _ in batch.facts if isinstance(entry, (Item, Gone))]
         if entries:
             return record_ops(entries, marks)
         operations = Operations(marks, values)
         operations.take(effects)
+        operations.forget(forgotten)
         return operations.packed()
 
     def _values_of_records(self, items: Sequence[int]) -> Mapping[int, Values]:
@@ -322,13 +419,30 @@ def _no_values(items: Sequence[int]) -> Mapping[int, Values]:
     return {}
 
 
+def _pieces(facts: Sequence[Fact], last: int) -> Iterator[_Piece]:
+    """A batch, parted before each run of facts that forget a user."""
+    starts = [
+        at
+        for at, fact in enumerate(facts)
+        if isinstance(fact.record, Forget) and (at == 0 or not isinstance(facts[at - 1].record, Forget))
+    ]
+    first = 0
+    for start in starts:
+        if start > first:
+            yield _Piece(facts[first:start], facts[start - 1].offset, first in starts)
+        first = start
+    yield _Piece(facts[first:] if first else facts, last, first in starts)
+
+
 def _sorted_out(part: Part, facts: Sequence[Fact], last: int, shards: int) -> _Batch:
     """Which shard has to do with which fact: a user's log, a catalogue entry's item; the rest is counted in shard 0."""
     batch = _Batch(part, facts, last, np.ones(len(facts), np.bool_))
-    for index, (_, record) in enumerate(facts):
+    for index, (_, record, _) in enumerate(facts):
         if isinstance(record, (UserAction, Impression, Forget)):
             users = batch.by_user.setdefault(hash64(record.user_id) % shards, {})
             users.setdefault(record.user_id, []).append(index)
+            if isinstance(record, Forget):
+                batch.forgets.add(record.user_id)
             continue
         shard = hash64(record.item_id) % shards if isinstance(record, (Item, Gone)) else 0
         batch.counted.setdefault(shard, []).append(index)

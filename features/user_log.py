@@ -2,13 +2,16 @@
 
 Big endian, so that the order of the bytes is the order of the records:
 
-    header      version u32 | actions u16 | impressions u16 | bought u16 | reserved u16
+    header      version u32 | actions u16 | impressions u16 | bought u16 | flags u16
     actions     n x 24 B: ts u48 | item u64 | event u40 | session u16 | action u8 | tag u16, ascending, newest 256
     impressions n x 24 B: the same record with item 0 and action 0, event = hash of the impression_id, newest 64
     bought      n x 14 B: ts u48 (newest purchase) | item u64, ascending, newest 128 distinct items
 
-The same set of events gives the same bytes in any order and any split, but for the tags (which log record put a
-record there: `features/state.py` needs it for a redo). The version is the CRC-32 of all that follows it: two blobs of
+Flags: the uppermost bit says that the user was forgotten before this log began (`features/tombstone.py` knows until
+when); the others, by how many seconds at most a record's time lay ahead of the log that brought it.
+
+The same set of events gives the same bytes in any order and any split, but for the flags and the tags (which log record
+put a record there: `features/state.py` needs it for a redo). The version is the CRC-32 of all that follows it: two blobs of
 one version are equal, so comparing versions before a write is safe even when a log was deleted and began again.
 """
 
@@ -41,6 +44,10 @@ EVENT_AT = 14  # of a record: where the event's hash begins
 SESSION_AT = 19
 ACTION_AT = 21
 TAG_AT = 22
+FLAGS_AT = 10  # of a log
+FORGOTTEN = 0x8000
+AHEAD_S_MAX = 0x7FFF
+TIME_BYTES = 6
 
 _RECORDS = np.dtype(
     [("ts_high", ">u2"), ("ts_low", ">u4"), ("item", ">u8"), ("event", "V5"), ("session", ">u2"), ("action", "u1"), ("tag", ">u2")]
@@ -55,6 +62,7 @@ class Log:
     actions: bytearray = field(default_factory=bytearray)
     impressions: bytearray = field(default_factory=bytearray)
     bought: bytearray = field(default_factory=bytearray)
+    flags: int = 0
 
 
 def event_bytes(text: str) -> bytes:
@@ -75,10 +83,10 @@ def take_apart(blob: bytes) -> Log:
     """The sections of a packed log; an empty blob is an empty log."""
     if not blob:
         return Log()
-    actions, impressions, _, _ = HEADER.unpack_from(blob)
+    actions, impressions, _, flags = HEADER.unpack_from(blob)
     shown = HEADER.size + actions * RECORD_BYTES
     bought = shown + impressions * RECORD_BYTES
-    return Log(bytearray(blob[HEADER.size : shown]), bytearray(blob[shown:bought]), bytearray(blob[bought:]))
+    return Log(bytearray(blob[HEADER.size : shown]), bytearray(blob[shown:bought]), bytearray(blob[bought:]), flags)
 
 
 def pack(log: Log) -> bytes:
@@ -89,7 +97,10 @@ def pack(log: Log) -> bytes:
     if not (log.actions or log.impressions or log.bought):
         return b""
     head = HEADER.pack(
-        len(log.actions) // RECORD_BYTES, len(log.impressions) // RECORD_BYTES, len(log.bought) // BOUGHT_BYTES, 0
+        len(log.actions) // RECORD_BYTES,
+        len(log.impressions) // RECORD_BYTES,
+        len(log.bought) // BOUGHT_BYTES,
+        log.flags,
     )
     rest = b"".join((head[VERSION_BYTES:], log.actions, log.impressions, log.bought))
     return crc32(rest).to_bytes(VERSION_BYTES, "big") + rest
@@ -98,6 +109,55 @@ def pack(log: Log) -> bytes:
 def version(blob: bytes) -> bytes:
     """What a write compares: 4 bytes, b"" where there is no log."""
     return blob[:VERSION_BYTES]
+
+
+def has_tombstone(blob: bytes) -> bool:
+    """Whether the user may have been forgotten: a log that says so, or none."""
+    return not blob or blob[FLAGS_AT] >= FORGOTTEN >> 8
+
+
+def note_ahead(log: Log, ahead_ms: int) -> None:
+    """Remembers that a record's time lay so far ahead of the log that brought it.
+
+    >>> log = Log()
+    >>> for ahead_ms in (1_001, 5): note_ahead(log, ahead_ms)
+    >>> log.flags
+    2
+    """
+    ahead_s = min(-(-ahead_ms // 1000), AHEAD_S_MAX)
+    log.flags = log.flags & FORGOTTEN | max(log.flags & ~FORGOTTEN, ahead_s)
+
+
+def forget(log: Log, *, forgotten_ms: int, until_ms: int) -> tuple[int, list[bytes]]:
+    """Empties a log of what came before its user was forgotten at `forgotten_ms`, or earlier up to `until_ms`; what is
+    later stays: another partition's records may be ahead of the one that says so.
+
+    A record whose time lay ahead of its log's may have come before and be later: so much more is forgotten as the
+    log's clock ever ran ahead. Returns the event time of all that is forgotten, and the items that went (8 bytes each).
+    """
+    reach_ms = forgotten_ms + 1000 * (log.flags & ~FORGOTTEN)
+    sections = (log.actions, RECORD_BYTES), (log.impressions, RECORD_BYTES), (log.bought, BOUGHT_BYTES)
+    until_ms = max(until_ms, forgotten_ms)
+    for section, width in sections:
+        if end := _end(section, width, reach_ms):
+            until_ms = max(until_ms, int.from_bytes(section[end - width : end - width + TIME_BYTES], "big"))
+    items: dict[bytes, None] = {}
+    for section, width in sections:
+        end = _end(section, width, until_ms)
+        if section is not log.impressions:
+            items.update((bytes(section[at + TIME_BYTES : at + TIME_BYTES + 8]), None) for at in range(0, end, width))
+        del section[:end]
+    log.flags |= FORGOTTEN
+    return until_ms, list(items)
+
+
+def _end(section: bytearray, width: int, ts_ms: int) -> int:
+    """Where the first entry begins that is later than `ts_ms`."""
+    newest = ts_ms.to_bytes(TIME_BYTES, "big")
+    end = len(section)
+    while end and section[end - width : end - width + TIME_BYTES] > newest:
+        end -= width
+    return end
 
 
 def find(section: bytearray, needle: bytes, at: int, width: int) -> int:

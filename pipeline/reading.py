@@ -66,7 +66,7 @@ def read(
             refused.append((record, error))
             facts.append(Fact(record.offset, None))
             continue
-        facts.append(Fact(record.offset, content))
+        facts.append(Fact(record.offset, content, _ahead_ms(content, record)))
         miskeyed += _is_miskeyed(content, record.key)
         if record.offset < answer_from:
             continue
@@ -104,7 +104,13 @@ def _tombstone(kind: str, record: LogRecord) -> Forget | Gone:
     except UnicodeDecodeError:
         raise Refused("key", "not valid UTF-8") from None
     check_id("key", key)
-    return Forget(key) if kind == USER_ACTIONS else Gone(key, record.timestamp)
+    return Forget(key, record.timestamp) if kind == USER_ACTIONS else Gone(key, record.timestamp)
+
+
+def _ahead_ms(content: InputRecord | Forget | Gone, record: LogRecord) -> int:
+    if isinstance(content, (UserAction, Impression)) and content.ts_ms > record.timestamp:
+        return content.ts_ms - record.timestamp
+    return 0
 
 
 def _is_miskeyed(content: InputRecord | Forget | Gone, key: bytes | None) -> bool:

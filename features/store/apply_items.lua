@@ -2,13 +2,17 @@
 -- The item phase of one shard and micro-batch, under the shard's mark. What each op does, to the bit, is written in
 -- Python beside its maths: features/rings.py, neighbours.py, top_score.py, item_record.py; tests/contracts/ compares.
 -- KEYS[1]  {tag}:<app>:<generation>:hwm; the shard's other keys share its prefix and so its slot
--- ARGV     field, prev, last, ttl s, columns, top weights (a double each), ops: (kind c1, key c16, u32 length, body)...
--- Returns  {1, last} | {0, mark} (another mark: nothing written)
+-- ARGV     field, prev, last, ttl s, columns, top weights (a double each), ops: (kind c1, key c16, u32 length, body)...,
+--          epoch
+-- Returns  {1, last} | {0, mark} (another mark: nothing written) | {0, mark, {}, epoch} (users were forgotten since:
+--          nothing written)
 -- The header without flags makes a full Redis refuse the script before it starts, never half-way. Bytes are never
 -- compared with < or >: Lua compares by the server's locale.
 local prefix = string.sub(KEYS[1], 1, -4)
-local mark = redis.call('HGET', KEYS[1], ARGV[1]) or '-2'
+local held = redis.call('HMGET', KEYS[1], ARGV[1], 'epoch:i')
+local mark, epoch = held[1] or '-2', held[2] or '0'
 if mark ~= ARGV[2] then return {0, tonumber(mark)} end
+if epoch ~= ARGV[8] then return {0, tonumber(mark), {}, tonumber(epoch)} end
 
 local call, pack, unpack_at = redis.call, struct.pack, struct.unpack
 local sub, byte, find, floor = string.sub, string.byte, string.find, math.floor
@@ -344,6 +348,15 @@ local function put_record(key, name, at, stop)
   end
 end
 
+-- whose session entries have to go
+local someone = false
+local function to_sweep(name, at, stop)
+  local body, known = sub(ops, at, stop), call('HGET', prefix .. 'sweep', name)
+  if known and unpack_at('>I6', known) > unpack_at('>I6', body) then body = sub(known, 1, 6) .. sub(body, 7) end
+  call('HSET', prefix .. 'sweep', name, body)
+  someone = true
+end
+
 local at = 1
 while at <= #ops do
   local kind, name, size
@@ -360,6 +373,8 @@ while at <= #ops do
     put_record(key, name, at, stop)
   elseif kind == 'c' then
     add(key, at, stop, TTL)
+  elseif kind == 'f' then
+    to_sweep(name, at, stop)
   else
     add(prefix .. 'g', at, stop, false)
   end
@@ -387,5 +402,6 @@ for _, key in ipairs(order) do
   end
   if #args > 0 then call('ZREMRANGEBYRANK', full, 0, -(list.most + 1)) end
 end
+if someone then call('HINCRBY', KEYS[1], 'epoch:i', 1) end
 call('HSET', KEYS[1], ARGV[1], ARGV[3])
 return {1, tonumber(ARGV[3])}

@@ -4,12 +4,12 @@ A key is `{tag}:<app>:<generation>:<kind>:<16 hex of a 64-bit hash>`. All keys o
 they share a slot and one script call can touch them. Tags are the smallest integers whose CRC16 slot lies in the
 shard's share of the 16 384 slots: shards spread evenly over any number of nodes, which "s00", "s01" ... do not.
 
-`{0}:<app>:meta` (outside the shards: its place does not depend on their number) names the serving `generation`, the
-one that a rebuild fills (`building`), and holds for each generation g: `format:g`, `shards:g`, `columns:g`,
-`action:g:<code>`, `log:g:<topic>`, `start:g:<topic>:<partition>`, `built_for:g`. So the next generation may have another
-format, other shards and other columns than the one that serves. An action keeps its code as long as its generation
-lives and a new one takes the next free code, since user logs hold codes. `{0}:<app>:rebuild` is the lease of the rebuild
-at work. Format 3 is the first that keeps format and shards by generation.
+`{0}:<app>:meta` (outside the shards: its place does not depend on their number) names the serving `generation`, the one
+that a rebuild fills (`building`), and holds for each generation g: `format:g`, `shards:g`, `columns:g`, `salt:g` (of
+tombstones' names), `action:g:<code>`, `log:g:<topic>`, `start:g:<topic>:<partition>`, `built_for:g`. So the next
+generation may have another format, other shards and other columns than the one that serves. An action keeps its code as
+long as its generation lives and a new one takes the next free code, since user logs hold codes. `{0}:<app>:rebuild` is
+the lease of the rebuild at work. Format 3 is the first that keeps format and shards by generation.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ TOP_MAX = 512  # per shard
 NEW_MAX = 256
 VALUE_LIST_MAX = 32
 SAMPLE_MAX = 64
+SWEPT_MAX = 1_000  # forgotten users a pass over a shard's session lists; the next take the next
 
 _APP = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -177,12 +178,12 @@ def check_meta(meta: Mapping[str, str], *, shards: int, generation: int, columns
 
 
 def fixed_by(meta: Mapping[str, str], generation: int) -> dict[str, str]:
-    """The fields of a settled `meta` that what this process writes rests on: format, shards, columns, codes.
+    """The fields of a settled `meta` that what this process writes rests on: format, shards, columns, salt, codes.
 
     >>> fixed_by({"format:1": "3", "columns:1": "[]", "action:1:1": "view", "action:2:1": "buy", "start:1:t:0": "7"}, 1)
     {'format:1': '3', 'columns:1': '[]', 'action:1:1': 'view'}
     """
-    kinds = ("format", "shards", "columns", "action")
+    kinds = ("format", "shards", "columns", "salt", "action")
     return {field: meta[field] for field in fields_of(meta, generation) if field.split(":")[0] in kinds}
 
 
@@ -199,6 +200,15 @@ def lost_fields(settled: Mapping[str, str], meta: Mapping[str, str]) -> dict[str
                 f"{value}: start this worker again"
             )
     return {field: value for field, value in settled.items() if field not in meta}
+
+
+def salt_of(meta: Mapping[str, str], *, generation: int) -> bytes:
+    """What names of tombstones are keyed with; drawn when a generation is begun, so they tell nothing to the outside.
+
+    >>> salt_of({"salt:1": "0aff"}, generation=1).hex()
+    '0aff'
+    """
+    return bytes.fromhex(meta[f"salt:{generation}"])
 
 
 def columns_text(columns: tuple[str, ...]) -> str:

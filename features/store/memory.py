@@ -5,9 +5,9 @@ Not durable, one process, no TTL: a key never expires, which changes no feature 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 from typing import Literal
 
 import numpy as np
@@ -31,7 +31,10 @@ class Shard:
 
     marks: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    epochs: dict[str, int] = field(default_factory=dict)
     users: dict[int, bytes] = field(default_factory=dict)
+    tombstones: dict[int, bytes] = field(default_factory=dict)
+    sweeps: dict[int, bytes] = field(default_factory=dict)
     rings: dict[str, bytearray] = field(default_factory=dict)
     value_rings: dict[str, bytearray] = field(default_factory=dict)
     sessions: dict[str, bytearray] = field(default_factory=dict)
@@ -107,6 +110,9 @@ class MemoryStore:
         mark = shard.marks.get(name, MISSING)
         if mark != call.prev:
             return Reply(applied=False, mark=mark)
+        epoch = shard.epochs.get("u", 0)
+        if epoch != call.epoch:
+            return Reply(applied=False, mark=mark, epoch=epoch)
         losers = tuple(
             user for user, expected, _ in call.puts if user_log.version(shard.users.get(user, b"")) != expected
         )
@@ -117,6 +123,8 @@ class MemoryStore:
                 shard.users[user] = blob
             else:
                 shard.users.pop(user, None)
+        shard.tombstones.update(call.tombstones)
+        shard.epochs["u"] = epoch + bool(call.tombstones)
         for counter, count in call.counts.items():
             shard.counts[counter] = shard.counts.get(counter, 0) + count
         shard.marks[name] = call.last
@@ -127,8 +135,12 @@ class MemoryStore:
         mark = shard.marks.get(name, MISSING)
         if mark != call.prev:
             return Reply(applied=False, mark=mark)
+        epoch = shard.epochs.get("i", 0)
+        if epoch != call.epoch:
+            return Reply(applied=False, mark=mark, epoch=epoch)
         for op in call.ops:
             self._apply(shard, op)
+        shard.epochs["i"] = epoch + any(op.kind == "f" for op in call.ops)
         if len(shard.tops.get("new", ())) > names.NEW_MAX:  # at once: what leaves the list must not come back
             _trim(shard, "new", names.NEW_MAX)
         shard.marks[name] = call.last
@@ -147,6 +159,9 @@ class MemoryStore:
             neighbours.follow(shard.co_visited.setdefault(op.key, bytearray()), op.body)
         elif op.kind == "r":
             _put_record(shard, op)
+        elif op.kind == "f":
+            user = int(op.key, 16)
+            shard.sweeps[user] = max(op.body[:6], shard.sweeps.get(user, b"")[:6]) + op.body[6:]
         else:
             raise ValueError(f"no such kind of op: {op.kind}")
 
@@ -194,6 +209,26 @@ class MemoryStore:
     def read_users(self, users: Sequence[int]) -> list[bytes]:
         shards, count = self._shards, self._count
         return [shards[user % count].users.get(user, b"") for user in users]
+
+    def read_tombstones(self, users: Sequence[int]) -> list[bytes]:
+        return [self._of(user).tombstones.get(user, b"") for user in users]
+
+    def to_sweep(self) -> dict[int, dict[int, bytes]]:
+        shards = enumerate(self._shards)
+        return {at: dict(islice(shard.sweeps.items(), names.SWEPT_MAX)) for at, shard in shards if shard.sweeps}
+
+    def sweep(self, due: Mapping[int, Mapping[int, bytes]]) -> Iterator[int]:
+        for index, users in due.items():
+            shard, until = self._shards[index], {user.to_bytes(8, "big"): body[:6] for user, body in users.items()}
+            removed = 0
+            for item, sessions in list(shard.sessions.items()):
+                removed += neighbours.leave_out(sessions, until)
+                if not sessions:
+                    del shard.sessions[item]
+            yield removed
+            for user, body in users.items():
+                if shard.sweeps.get(user) == body:
+                    del shard.sweeps[user]
 
     def read_rings(self, items: Sequence[int]) -> list[bytes]:
         return [bytes(self._of(item).rings.get(f"{int(item):016x}", b"")) for item in items]

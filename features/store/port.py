@@ -9,7 +9,7 @@ applied, one per shard and phase; -1 before the first. A *call* is everything on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol
 
@@ -56,6 +56,15 @@ class StoreAway(ConnectionError):
         self.cause = cause
 
 
+class StoreRefused(RuntimeError):
+    """The store does not let us in: wrong password, missing permission, a certificate that nobody we trust has signed.
+
+    Not a `StoreAway`: secrets and certificates are read at the start, so waiting in this process would mend nothing, and
+    a permission that is missing in one command out of ten would leave a state that stands still. Stop loudly; whoever
+    starts the process again has it read them anew.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """What `meta` fixes for the life of the data: shards, ring columns in order, action codes (never reused)."""
@@ -73,7 +82,8 @@ class Layout:
 class UserCall:
     """One shard's user phase: blobs by user hash with the version each was read at (b"" = absent), and counts.
 
-    `counts` are added to the shard's counters under the same fence (applied, repeated, dead_lettered ...).
+    `counts` are added to the shard's counters under the same fence (applied, repeated, dead_lettered ...). `tombstones`
+    are put (user hash, blob) and raise the shard's epoch of this phase; `epoch` is the one before the logs were read.
     """
 
     shard: int
@@ -81,6 +91,8 @@ class UserCall:
     last: int
     puts: Sequence[tuple[int, bytes, bytes]] = ()  # (user hash, expected version, new blob); empty blob: delete
     counts: Mapping[str, int] = field(default_factory=dict)
+    tombstones: Sequence[tuple[int, bytes]] = ()
+    epoch: int = 0
 
 
 class ItemOp(NamedTuple):
@@ -93,20 +105,26 @@ class ItemOp(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ItemCall:
-    """One shard's item phase, in offset order per key."""
+    """One shard's item phase, in offset order per key. An op of kind "f" raises the shard's epoch of this phase; `epoch`
+    is the one before the forgotten among the ops' users were left out.
+    """
 
     shard: int
     prev: int
     last: int
     ops: Sequence[ItemOp] = ()
+    epoch: int = 0
 
 
 class Reply(NamedTuple):
-    """A call's outcome. `mark`: the shard's mark now. `losers`: users whose version moved; then nothing was written."""
+    """A call's outcome. `mark`: the shard's mark now. `losers`: users whose version moved; then nothing was written.
+    `epoch`: the shard's, where it is not the call's: users were forgotten since; then nothing was written.
+    """
 
     applied: bool
     mark: int
     losers: tuple[int, ...] = ()
+    epoch: int | None = None
 
 
 class Beat(NamedTuple):
@@ -165,6 +183,22 @@ class FeatureStore(Protocol):
         ...
 
     def read_users(self, users: Sequence[int]) -> list[bytes]: ...
+
+    def read_tombstones(self, users: Sequence[int]) -> list[bytes]:
+        """What is remembered of forgotten users (`features/tombstone.py`), b"" for the others."""
+        ...
+
+    def to_sweep(self) -> dict[int, dict[int, bytes]]:
+        """{shard: {user hash: body of the op "f"}}: the forgotten users whose session entries may not all be gone yet,
+        at most `layout.SWEPT_MAX` a shard; shards without any are left out.
+        """
+        ...
+
+    def sweep(self, due: Mapping[int, Mapping[int, bytes]]) -> Iterator[int]:
+        """Goes through all session lists, a page an element: how many entries of the users that are `due` it removed.
+        After the last one they are no longer to be swept. Several may sweep at once; to begin again is always safe.
+        """
+        ...
 
     def read_rings(self, items: Sequence[int]) -> list[bytes]: ...
 

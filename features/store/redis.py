@@ -8,7 +8,7 @@ failed save) becomes `StoreAway` with the cause. Every command touches one slot:
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -18,11 +18,13 @@ from features.domain import Domain
 from features.ids import hash64
 from features.item_ops import value_name
 from features.store import layout as names
+from features.store import sweeps
 from features.store.port import PHASES, Beat, ItemCall, Layout, Part, Phase, Reply, UserCall
 from features.store.redis_meta import Meta
 from features.store.redis_replies import answering, good
-from features.store.redis_scripts import APPLY_ITEMS, APPLY_USERS, BEAT, Call, Script, run
+from features.store.redis_scripts import APPLY_ITEMS, APPLY_USERS, BEAT, SWEEP, SWEPT, Call, Script, run
 from features.store.redis_wire import dial
+from features.tombstone import name as tombstone_name
 
 MISSING = -2
 _OP = struct.Struct(">c16sI")
@@ -50,6 +52,7 @@ class RedisStore:
         self._user_ttl_s = self._item_ttl_s = 0
         self._columns = 0
         self._weights = b""
+        self._salt = b""
 
     def begun(self) -> bool:
         return self._meta.begun()
@@ -57,6 +60,7 @@ class RedisStore:
     def open(self, domain: Domain) -> Layout:
         meta = self._meta.settle(domain)
         self._prefixes = names.prefixes(self._app, self._meta.generation, self._count)
+        self._salt = names.salt_of(meta, generation=self._meta.generation)
         self._user_ttl_s = names.ttl_s(domain.user_retention_ms)
         self._item_ttl_s = names.ttl_s(domain.item_retention_ms)
         self._columns = len(domain.columns)
@@ -94,9 +98,12 @@ class RedisStore:
         ]
 
     def _users_call(self, field: str, call: UserCall) -> Call:
-        args: list[Any] = [field, call.prev, call.last, self._user_ttl_s, len(call.counts)]
+        args: list[Any] = [field, call.prev, call.last, self._user_ttl_s, call.epoch]
+        args += (len(call.counts), len(call.tombstones))
         for counter, count in call.counts.items():
             args += (counter, count)
+        for user, tombstone in call.tombstones:
+            args += (tombstone_name(user, self._salt), tombstone)
         for user, version, blob in call.puts:
             args += (b"%016x" % user, version, blob)
         return f"{self._prefixes[call.shard]}hwm", args
@@ -112,7 +119,8 @@ class RedisStore:
         for kind, key, body in call.ops:
             packed.append(_OP.pack(kind.encode(), (key or _NO_KEY).encode(), len(body)))
             packed.append(body)
-        args = [field, call.prev, call.last, self._item_ttl_s, self._columns, self._weights, b"".join(packed)]
+        fence = field, call.prev, call.last
+        args = [*fence, self._item_ttl_s, self._columns, self._weights, b"".join(packed), call.epoch]
         return f"{self._prefixes[call.shard]}hwm", args
 
     def beat(self, beats: Mapping[int, Sequence[Beat]]) -> list[tuple[int, Beat, int]]:
@@ -144,6 +152,42 @@ class RedisStore:
 
     def read_users(self, users: Sequence[int]) -> list[bytes]:
         return self._read("u", users)
+
+    def read_tombstones(self, users: Sequence[int]) -> list[bytes]:
+        prefixes, count, salt = self._prefixes, self._count, self._salt
+        return self._mget([f"{prefixes[user % count]}f:{tombstone_name(user, salt)}" for user in users])
+
+    def to_sweep(self) -> dict[int, dict[int, bytes]]:
+        replies = self._pipeline([("HGETALL", f"{prefix}sweep") for prefix in self._prefixes])
+        return {
+            shard: {
+                int(user, 16): body
+                for user, body in zip(reply[: 2 * names.SWEPT_MAX : 2], reply[1 : 2 * names.SWEPT_MAX : 2], strict=True)
+            }
+            for shard, reply in enumerate(replies)
+            if reply
+        }
+
+    def sweep(self, due: Mapping[int, Mapping[int, bytes]]) -> Iterator[int]:
+        yield self._swept({shard: sweeps.listed(users) for shard, users in due.items()}, due)
+        tags = {prefix: shard for shard, prefix in enumerate(self._prefixes) if shard in due}
+        pages = self._wire.pages(f"*:{self._app}:{self._meta.generation}:s:*")
+        while True:
+            with answering():
+                page = next(pages, None)
+            if page is None:
+                break
+            yield self._swept(sweeps.by_shard(page, tags), due)
+        self._scripts(SWEPT, [(f"{self._prefixes[shard]}hwm", sweeps.done(users)) for shard, users in due.items()])
+
+    def _swept(self, items: Mapping[int, Sequence[str]], due: Mapping[int, Mapping[int, bytes]]) -> int:
+        """Removes what is due from the session lists of these items, by shard."""
+        calls = [
+            (f"{self._prefixes[shard]}hwm", [*sweeps.wanted(due[shard]), *listed])
+            for shard, listed in items.items()
+            if listed
+        ]
+        return sum(self._scripts(SWEEP, calls)) if calls else 0
 
     def read_rings(self, items: Sequence[int]) -> list[bytes]:
         return self._read("i", items)
@@ -226,4 +270,5 @@ class RedisStore:
 
 def _reply(raw: Sequence[Any]) -> Reply:
     losers = tuple(int(user, 16) for user in raw[2]) if len(raw) > 2 else ()
-    return Reply(applied=bool(raw[0]), mark=int(raw[1]), losers=losers)
+    epoch = int(raw[3]) if len(raw) > 3 else None
+    return Reply(applied=bool(raw[0]), mark=int(raw[1]), losers=losers, epoch=epoch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from secrets import token_hex
 from typing import Any
 
 from features.domain import Domain
@@ -52,6 +53,7 @@ class Meta:
             f"format:{generation}": names.FORMAT,
             f"shards:{generation}": str(self._shards),
             f"columns:{generation}": names.columns_text(domain.columns),
+            f"salt:{generation}": token_hex(16),
         }
         for field, value in fixed.items():
             self.put(field, value)

@@ -24,6 +24,8 @@ class Script:
 APPLY_USERS = Script("apply_users.lua")
 APPLY_ITEMS = Script("apply_items.lua")
 BEAT = Script("beat.lua")
+SWEEP = Script("sweep.lua")
+SWEPT = Script("swept.lua")
 
 
 def run(wire: Wire, script: Script, calls: Sequence[Call]) -> list[Any]:

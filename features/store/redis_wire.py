@@ -7,7 +7,7 @@ lost reply. A connection that broke is made anew at the next command.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import redis
@@ -37,6 +37,10 @@ class Wire(Protocol):
 
     def scan(self, pattern: str) -> list[str]:
         """All keys like `pattern`, sorted."""
+        ...
+
+    def pages(self, pattern: str) -> Iterator[list[str]]:
+        """The keys like `pattern`, some at a time; a key may come twice, other commands may come in between."""
         ...
 
     def facts(self) -> Mapping[str, Mapping[str, str]]:
@@ -96,13 +100,15 @@ class Node:
 
     def scanned(self, pattern: str) -> set[str]:
         """The keys like `pattern` of this server."""
-        found: set[str] = set()
+        return {key for page in self.pages(pattern) for key in page}
+
+    def pages(self, pattern: str) -> Iterator[list[str]]:
         cursor = b"0"
         while True:
             cursor, keys = self.one("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
-            found.update(key.decode() for key in keys)
+            yield [key.decode() for key in keys]
             if cursor == b"0":
-                return found
+                return
 
     def facts(self) -> Mapping[str, Mapping[str, str]]:
         return {self.address: _info(self.one("INFO").decode())}

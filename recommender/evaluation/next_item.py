@@ -16,7 +16,8 @@ from features.facts import Fact
 from features.fold import fold, rules_of
 from features.ids import hash64
 from features.scene import Hashes
-from features.schema import UserAction
+from features.schema import USER_ACTIONS, UserAction
+from features.store.port import Part
 from recommender.evaluation.baselines import Moment, Popularity, followed, most_often, newest_first
 from recommender.evaluation.judging import Figure, Jury, hit_rate_at, mrr_at, named, ndcg_at, recall_at
 from recommender.evaluation.rerank import RANKED, Judgement
@@ -35,6 +36,7 @@ FIGURES: dict[Kind, dict[str, Figure]] = {
     "baskets": {"hr@20": hit_rate_at(K), "recall@20": recall_at(K), "ndcg@20": ndcg_at(K), "named": named},
 }
 CANDIDATES = "candidates without a ranker"
+_ALONE = Part(USER_ACTIONS, 0)
 
 Fit = Callable[[TrainingRows, TrainingRows | None], Ranker]
 Progress = Callable[[int], None]
@@ -185,7 +187,7 @@ def _sessions_alone(log: Log, replayer: Replayer, past: OwnPast) -> Iterator[tup
         question = places.get(ordinal)
         if question is not None and plan.kind == "baskets":
             yield question, _alone(record, blob, replayer, None), past.before(user, None)
-        blob = fold(blob, [Fact(ordinal, record)], partition=0, mark=-1, rules=rules).blob
+        blob = fold(blob, [Fact(ordinal, record)], part=_ALONE, mark=-1, rules=rules).blob
         mine = [*mine, hash64(record.item_id)]
         if question is not None and plan.kind == "next":
             own = np.concatenate([past.before(user, None), np.array(mine, np.uint64)])

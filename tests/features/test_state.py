@@ -456,17 +456,17 @@ def test_a_forgotten_user_s_log_is_gone_and_may_begin_again():
     store = MemoryStore(SHARDS)
     state = State(store, DOMAIN)
     state.resume(ACTIONS, committed=None, log_start=0)
-    facts = [Fact(0, action(1, 1, 1, "purchase", START_MS)), Fact(1, Forget("u1"))]
+    facts = [Fact(0, action(1, 1, 1, "purchase", START_MS)), Fact(1, Forget("u1", START_MS + 4))]
     assert state.apply(ACTIONS, facts, last=1).users == {"u1": b""}
     assert not store.scan("u")
-    again = state.apply(ACTIONS, [Fact(2, action(2, 1, 2, "view", START_MS))], last=2)
+    again = state.apply(ACTIONS, [Fact(2, action(2, 1, 2, "view", START_MS + 5))], last=2)
     assert len(again.users["u1"]) == 12 + 24
 
 
 @pytest.mark.parametrize("applied", [False, True])
 def test_a_crash_around_a_forgotten_user_brings_nothing_back(applied):
     facts = [Fact(at, action(at, 1, at % 5, "view", START_MS + at)) for at in range(8)]
-    facts[4] = Fact(4, Forget("u1"))
+    facts[4] = Fact(4, Forget("u1", START_MS + 4))
     batches = [facts[:2], facts[2:6], facts[6:]]
     wanted = undisturbed(batches)
     for at in range(1, 12):

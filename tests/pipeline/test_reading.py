@@ -60,7 +60,7 @@ def test_far_future_is_measured_against_the_logs_clock():
 
 
 def test_a_null_value_forgets_the_keys_user():
-    assert run(None, keys=[b"bob"]).facts[0].record == Forget("bob")
+    assert run(None, keys=[b"bob"]).facts[0].record == Forget("bob", NOW)
 
 
 def test_a_null_item_is_gone_at_the_logs_time():

@@ -81,7 +81,7 @@ def test_an_item_s_life_is_prolonged_each_day_it_is_touched(store, client):
     assert {client.ttl(key) <= 100 for key in keys if b":i:" in key} == {True}
     tomorrow = [
         Fact(offset, UserAction(f"n{offset}", record.user_id, record.item_id, "view", record.ts_ms + DAY_S * 1000))
-        for offset, record in batch(40)
+        for offset, record, _ in batch(40)
     ]
     state.apply(PART, tomorrow, last=59)
     assert min(client.ttl(key) for key in keys) > 90 * DAY_S

@@ -170,7 +170,7 @@ def test_records_that_cannot_be_read_are_counted():
 
 def test_the_lists_of_a_forgotten_user_are_not_trained_on_but_later_ones_are():
     served = [record("r", "a"), record("q", "a", ts_ms=9_000), record("v", "a", user="v")]
-    done = [click("e", "a"), (5_000, Forget("u")), click("f", "a", ts_ms=9_100), click("g", "a", user="v")]
+    done = [click("e", "a"), (5_000, Forget("u", 5_000)), click("f", "a", ts_ms=9_100), click("g", "a", user="v")]
     rows = rows_of(served, (), done)
     assert sorted(rows.query_ids) == ["q", "v"]
     assert rows.dropped == {served_rows.FORGOTTEN: 1, join.NO_LIST: 1}

@@ -1,0 +1,44 @@
+#!lua flags=allow-oom
+-- Removes the entries of forgotten users from some session lists of one shard; it only ever frees memory.
+-- KEYS[1]  {tag}:<app>:<generation>:hwm; the shard's other keys share its prefix and so its slot
+-- ARGV     users, (user as 8 bytes, until ms as 6 bytes)..., items as 16 hex digits...
+-- Returns  how many entries are gone
+local call, sub, find = redis.call, string.sub, string.find
+local prefix = sub(KEYS[1], 1, -4) .. 's:'
+local users, forgotten, first = tonumber(ARGV[1]), {}, {}
+for at = 2, 2 * users, 2 do
+  forgotten[ARGV[at]] = struct.unpack('>I6', ARGV[at + 1])
+  first[#first + 1] = ARGV[at]
+end
+
+-- one search in C a user, as long as that is cheaper than to cut a list of 64 into its entries
+local function may_list_any(list)
+  if users > 16 then return true end
+  for index = 1, users do
+    if find(list, first[index], 1, true) then return true end
+  end
+  return false
+end
+
+local gone = 0
+for at = 2 * users + 2, #ARGV do
+  local key = prefix .. ARGV[at]
+  local list = call('GET', key)
+  if list and may_list_any(list) then
+    local kept = {}
+    for from = 1, #list, 16 do
+      local till = forgotten[sub(list, from + 6, from + 13)]
+      if not till or struct.unpack('>I6', list, from) > till then kept[#kept + 1] = sub(list, from, from + 15) end
+    end
+    local removed = #list / 16 - #kept
+    if removed > 0 then
+      gone = gone + removed
+      if #kept == 0 then
+        call('DEL', key)
+      else
+        call('SET', key, table.concat(kept), 'KEEPTTL')
+      end
+    end
+  end
+end
+return gone
