@@ -11,7 +11,7 @@ RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip install -q --disable-pip-version-check --no-input -c constraints.txt -e
 DEMO_NEEDS := $(VENV)/.demo $(if $(findstring completejourney,$(ARGS)),$(VENV)/.datasets)
 
-.PHONY: demo kafka test lint bench stack-test venv schemas clean
+.PHONY: demo kafka test lint bench soak stack-test venv schemas clean
 
 demo: $(DEMO_NEEDS)
 	@$(RUN) pipeline.cli demo $(ARGS)
@@ -35,6 +35,10 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(RUN) pytest tests/benchmarks -n 0 --benchmark-only $(ARGS)
+
+# A steady rate on Apache Kafka for an hour: memory, open files and latency, with slopes.
+soak: $(VENV)/.dev
+	@$(RUN) tests.soak $(ARGS)
 
 # Brings the real docker-compose stack up once; needs root and a container engine, says so and stops where there is none.
 stack-test: $(VENV)/.dev

@@ -1,0 +1,1 @@
+"""The long run: a steady rate on real servers, memory, files and latency watched. `make soak`, `tests/soak/__main__.py`."""

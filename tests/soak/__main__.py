@@ -1,0 +1,122 @@
+"""A steady rate for an hour on Apache Kafka: `make soak ARGS="--minutes 60 --rate 100"`.
+
+A fixed population: users' logs fill up in the first part (256 events each) and the state stops growing; what grows
+after that is a leak. Prints latency by tenths of the run, and slopes of memory and open files after the warm-up.
+Exit 0 only if every trigger was answered and the state counted every event once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import redis
+from rich.progress import Progress
+
+from pipeline.embedded import free_port
+from tests.benchmarks.pacing import Pacer
+from tests.integration.artefacts import write_version
+from tests.integration.worlds import World, now_ms, traffic
+from tests.servers import Servers
+from tests.soak.watch import Watched, slope_per_hour
+
+LOOK_S = 10.0
+USERS, ITEMS = 300, 500
+FIRST = 20_000  # events before the steady part: the state begins half full
+TENTHS = 10
+
+
+@click.command()
+@click.option("--minutes", default=60.0, show_default=True)
+@click.option("--rate", default=100.0, show_default=True, help="Triggers a second.")
+@click.option("--warm-up", "warm_up", default=0.25, show_default=True, help="Share of the run that slopes leave out.")
+@click.option("--json", "as_json", is_flag=True)
+def main(minutes: float, rate: float, warm_up: float, as_json: bool) -> None:
+    """Runs it and prints the figures."""
+    with tempfile.TemporaryDirectory(prefix="headrace-soak-") as folder:
+        directory = Path(folder)
+        servers = Servers(directory / "servers", kind="apache")
+        world = World(servers.bootstrap, servers.redis_url, directory, "soak", free_port())
+        try:
+            figures = run(world, servers, seconds=minutes * 60, rate=rate, warm_up=warm_up)
+        finally:
+            world.stop()
+            servers.stop()
+    click.echo(json.dumps(figures, indent=None if as_json else 2))
+    sys.exit(0 if figures["unanswered"] == 0 and figures["counted"] == figures["published"] else 1)
+
+
+def run(world: World, servers: Servers, *, seconds: float, rate: float, warm_up: float) -> dict[str, Any]:
+    """The whole run on started servers; the figures."""
+    write_version(world.settings, "v1")
+    named = {"model": "ranker", "version": "v1", "ts_ms": now_ms()}
+    world.publish("model_control", [("ranker", json.dumps(named).encode())])
+    world.publish("user_actions", traffic(FIRST, users=USERS, items=ITEMS))
+    worker = world.start()
+    world.wait_until_answered(within_s=180)
+    processes = [
+        Watched("worker", worker.pid),
+        *(Watched(name, pid) for name, pid in servers.pids.items()),
+    ]
+    memory: list[tuple[float, float]] = []
+    client = redis.Redis.from_url(world.redis_url)
+    pacer = Pacer(world, per_s=rate, users=USERS, items=ITEMS)
+    begun_s = time.monotonic()
+    with Progress() as progress:
+        bar = progress.add_task("soak", total=seconds)
+
+        def tell(passed_s: float) -> None:
+            for process in processes:
+                process.look(passed_s)
+            memory.append((passed_s, client.info("memory")["used_memory"] / 2**20))
+            progress.update(bar, completed=passed_s)
+
+        pacer.run(seconds, every_s=LOOK_S, tell=tell)
+    pacer.settle()
+    pacer.close()
+    from_s = seconds * warm_up
+    figures: dict[str, Any] = {
+        "seconds": round(time.monotonic() - begun_s, 1),
+        "published": FIRST + pacer.sent,
+        "counted": world.counts()["applied:user_actions"],
+        "unanswered": pacer.waiting,
+        "levels": pacer.levels,
+        "latency_ms": latencies(pacer, begun_s=begun_s, seconds=seconds),
+        "redis_used_mb": slopes(memory, from_s),
+    }
+    for process in processes:
+        looks = process.after(from_s)
+        figures[f"{process.name}_resident_mb"] = slopes([(look.at_s, look.resident_mb) for look in looks], from_s)
+        figures[f"{process.name}_files"] = slopes([(look.at_s, look.files) for look in looks], from_s)
+    return figures
+
+
+def latencies(pacer: Pacer, *, begun_s: float, seconds: float) -> list[dict[str, float]]:
+    """p50 and p99 of each tenth of the run."""
+    at_s = np.array([each.sent_s - begun_s for each in pacer.answered])
+    latency_ms = np.array([each.latency_ms for each in pacer.answered])
+    tenth = np.clip((at_s / seconds * TENTHS).astype(int), 0, TENTHS - 1)
+    return [
+        {"p50": round(float(p50), 1), "p99": round(float(p99), 1)}
+        for number in range(TENTHS)
+        if (tenth == number).any()
+        for p50, p99 in [np.percentile(latency_ms[tenth == number], [50, 99])]
+    ]
+
+
+def slopes(readings: list[tuple[float, float]], from_s: float) -> dict[str, float]:
+    """First, last and greatest reading after `from_s`, and the slopes an hour."""
+    at_s, values = np.array([each for each in readings if each[0] >= from_s], np.float64).T
+    per_hour, from_ends = slope_per_hour(at_s, values)
+    told = {"first": values[0], "last": values[-1], "most": values.max(), "per_hour": per_hour, "from_ends": from_ends}
+    return {name: round(float(value), 2) for name, value in told.items()}
+
+
+if __name__ == "__main__":
+    main()
