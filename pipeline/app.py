@@ -20,7 +20,7 @@ from faust.types import TP
 
 from features import schema
 from features.state import State
-from features.store.port import FeatureStore, Part, StateLost
+from features.store.port import FeatureStore, Part, StateLost, StateMoved
 from features.store.redis import RedisStore
 from features.view import StateView
 from pipeline import agents, models, telemetry
@@ -82,13 +82,16 @@ def build(settings: Settings) -> App:
     registry = models.registry(settings)
     control = Follower(settings.kafka, registry, model=settings.model.name, retry_s=settings.model.poll_ms / 1000)
 
-    def open_desk(identities: Mapping[str, str]) -> agents.Desk:
-        """Runs on the store thread, again and again until the store is there."""
-        control.start()
+    def open_engine(identities: Mapping[str, str]) -> Engine:
+        """Over the generation of the state that serves now. On the store thread, again until the store is there."""
         opened = open_store(settings)
         for topic, identity in identities.items():
             opened.bind_log(topic, identity)
-        engine = assemble(settings, opened, registry, kinds=kinds, identities=identities)
+        return assemble(settings, opened, registry, kinds=kinds, identities=identities)
+
+    def open_desk(identities: Mapping[str, str]) -> agents.Desk:
+        control.start()
+        engine = open_engine(identities)
         control.wait(MODEL_S)
         publisher = Publisher(
             settings.kafka,
@@ -106,6 +109,7 @@ def build(settings: Settings) -> App:
         progress=progress,
         pause=pause,
         open_desk=open_desk,
+        open_engine=open_engine,
         should_stop=lambda: app.should_stop,
     )
     app.metrics_at = settings.worker.metrics_host, settings.worker.metrics_port
@@ -118,13 +122,14 @@ def build(settings: Settings) -> App:
     return app
 
 
-def open_store(settings: Settings) -> FeatureStore:
-    """The configured store, its layout not opened yet."""
+def open_store(settings: Settings, *, generation: int | None = None) -> RedisStore:
+    """The configured store, its layout not opened yet; on the serving generation, or on one that is being built."""
     return RedisStore(
         settings.redis.url,
         app=settings.redis.app,
         shards=settings.redis.shards,
         timeout_ms=settings.redis.timeout_ms,
+        generation=generation,
         password=secret("redis.password", settings.redis.password_file) or None,
     )
 
@@ -268,8 +273,11 @@ def _attach_life(
 async def _beat(app: App, store: StoreThread, progress: Progress) -> None:
     """Verifies and moves all marks; a loss that shows here is mended like one that shows in a step."""
     desk = app.edge.desk
+    engine = desk.engine
     try:
-        await store.patiently("heartbeat", desk.engine.state.beat)
+        await store.patiently("heartbeat", engine.state.beat)
+    except StateMoved as moved:
+        await app.edge.move(engine, moved)
     except StateLost as error:
         telemetry.HWM_REGRESSIONS.labels(error.part.topic).inc()
         log.warning("the store lost data, seeking back", cause=str(error))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from features.store.port import ANEW, Part, StateForeign, StateLost
+from features.store.port import ANEW, Part, StateForeign, StateLost, StateMoved, StoreRefused
 from pipeline.agents import Desk, stop_loudly
 from pipeline.kafka.log_identity import identities
 from pipeline.kafka.topics import missing
@@ -23,10 +23,13 @@ from pipeline.telemetry import Pause
 
 if TYPE_CHECKING:
     from features.state import Resume
+    from pipeline.engine import Engine
 
 log = get_logger(__name__)
 
 ANSWER_S = 3.0  # a worker that is told to stop waits no longer for an answer under way
+
+LOOK_S = 0.01  # how often it is looked whether a step under way has ended
 
 MEND = "`headrace doctor` says more"
 
@@ -44,10 +47,12 @@ class WorkerEdge:
         progress: Progress,
         pause: Pause,
         open_desk: Callable[[Mapping[str, str]], Desk],
+        open_engine: Callable[[Mapping[str, str]], Engine],
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._admin, self._inputs, self._outputs = admin, tuple(inputs), tuple(outputs)
-        self._store, self._progress, self._pause, self._open_desk = store, progress, pause, open_desk
+        self._store, self._progress, self._pause = store, progress, pause
+        self._open_desk, self._open_engine = open_desk, open_engine
         self._should_stop = should_stop
         self._opening = asyncio.Lock()
         self._desk: Desk | None = None
@@ -73,19 +78,47 @@ class WorkerEdge:
                 return
             try:
                 self._desk = await self._store.patiently("start", self._open_desk, found)
-            except (StateForeign, ValueError) as error:
+            except (StateForeign, StoreRefused, ValueError) as error:
                 stop_loudly(f"{error}: {MEND}", error)
 
     async def start(self, part: Part, *, committed: int | None, log_start: int) -> Resume:
-        """The state's start rule, waited for while the store is away."""
-        resume_part = self.desk.engine.state.resume
-        try:
-            resume = await self._store.patiently("start", resume_part, part, committed=committed, log_start=log_start)
-        except (StateForeign, StateLost) as error:
-            stop_loudly(f"{error}: {MEND}", error)
-        self._progress.begin(part, committed=committed, start=resume.start)
-        self.desk.place(part, start=resume.start)
-        return resume
+        """The state's start rule, waited for while the store is away; over the generation that serves."""
+        while True:
+            try:
+                async with self._opening:  # a move finds the part placed, or not yet begun
+                    engine = self.desk.engine
+                    resume = await self._store.patiently(
+                        "start", engine.state.resume, part, committed=committed, log_start=log_start
+                    )
+                    self._progress.begin(part, committed=committed, start=resume.start)
+                    self.desk.place(part, start=resume.start)
+                    return resume
+            except StateMoved as moved:
+                await self.move(engine, moved)
+            except (StateForeign, StateLost, StoreRefused) as error:
+                stop_loudly(f"{error}: {MEND}", error)
+
+    async def move(self, engine: Engine, moved: StateMoved) -> None:
+        """From the generation that `engine` works on to the one that serves; whoever comes second finds it done.
+
+        What is read already is void first, so that no batch meets a state that does not hold its part. A step under
+        way ends on the old generation: what it answered stays answered. Then all parts are placed again, and the start
+        rule says from where the new generation lacks something.
+        """
+        async with self._opening:
+            desk = self.desk
+            if desk.engine is not engine or (found := await self._identities()) is None:
+                return
+            for part in desk.given:
+                if desk.reader.seek_no(part) >= 0:
+                    desk.reader.restart(part)
+            while desk.busy:
+                await asyncio.sleep(LOOK_S)
+            try:
+                desk.engine = await self._store.patiently("generation", self._open_engine, found)
+            except (StateForeign, StoreRefused, ValueError) as error:
+                stop_loudly(f"{moved}: {error}: {MEND}", error)
+            log.info("moved to another generation of the state", cause=str(moved))
 
     async def release(self, parts: Sequence[Part]) -> None:
         """The state keeps no marks of parts that are somebody else's now."""

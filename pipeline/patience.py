@@ -7,6 +7,7 @@ synchronous, so that replay and training run the very same code.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -18,6 +19,21 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 BACKOFF_S = (0.1, 5.0)
+AWAY_S_MAX = 300.0
+
+
+def patiently(call: Callable[[], T], *, on_wait: Callable[[str], None]) -> T:
+    """For commands: runs `call`, again while the store is away, and says why it waits; after 5 minutes it gives up."""
+    delay_s, until_s = BACKOFF_S[0], time.monotonic() + AWAY_S_MAX
+    while True:
+        try:
+            return call()
+        except StoreAway as error:
+            if time.monotonic() > until_s:
+                raise
+            on_wait(f"store: {error.cause}")
+            time.sleep(delay_s)
+            delay_s = min(delay_s * 2, BACKOFF_S[1])
 
 
 class StoreThread:

@@ -20,6 +20,7 @@ from features.item_ops import value_name
 from features.store import layout as names
 from features.store import sweeps
 from features.store.port import PHASES, Beat, ItemCall, Layout, Part, Phase, Reply, UserCall
+from features.store.redis_generations import Generations
 from features.store.redis_meta import Meta
 from features.store.redis_replies import answering, good
 from features.store.redis_scripts import APPLY_ITEMS, APPLY_USERS, BEAT, SWEEP, SWEPT, Call, Script, run
@@ -247,6 +248,10 @@ class RedisStore:
         wanted = ("redis_version", "valkey_version", "server_name", "maxmemory_policy", "maxmemory", "used_memory",
                   "aof_enabled", "aof_last_write_status", "rdb_last_bgsave_status", "role")  # fmt: skip
         return {f"{address} {name}": info[name] for address, info in servers.items() for name in wanted if name in info}
+
+    def generations(self) -> Generations:
+        """The generations of this app, over this store's wire."""
+        return Generations(self._wire, app=self._app)
 
     def close(self) -> None:
         self._wire.close()

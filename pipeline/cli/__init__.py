@@ -31,6 +31,7 @@ COMMANDS = {
     "models": "The registry and the gate: list, show, promote, rollback, shadow.",
     "init": "Look at a sample, write a worker.toml for it.",
     "state": "What Redis knows of a user or an item; one digest of all of it.",
+    "rebuild": "All state again from the topics or a folder, while workers answer on.",
     "doctor": "Broker, topics, Redis, model, lag, clock: what is wrong and the mend.",
 }
 EXIT_WRONG = 2

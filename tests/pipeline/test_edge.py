@@ -57,6 +57,7 @@ async def edge(monkeypatch):
         progress=progress,
         pause=pause,
         open_desk=lambda found: Desk(Engine(), store, None, progress, None, Out("r", "s", "d"), {}),
+        open_engine=lambda found: Engine(),
     )
     await made.ready()
     yield made
@@ -70,7 +71,7 @@ async def test_a_worker_that_ends_waits_no_longer_for_its_broker(monkeypatch):
     monkeypatch.setattr(module, "missing", away)
     looks, pause = iter([False, False, True]), Pause()
     made = WorkerEdge(
-        admin=None, inputs=(), outputs=(), store=None, progress=None, pause=pause, open_desk=None,
+        admin=None, inputs=(), outputs=(), store=None, progress=None, pause=pause, open_desk=None, open_engine=None,
         should_stop=lambda: next(looks),
     )  # fmt: skip
     await made.ready()
