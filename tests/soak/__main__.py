@@ -26,7 +26,7 @@ from tests.integration.worlds import World, now_ms, traffic
 from tests.servers import Servers
 from tests.soak.watch import Watched, slope_per_hour
 
-LOOK_S = 10.0
+LOOKS = 360
 USERS, ITEMS = 300, 500
 FIRST = 20_000  # events before the steady part: the state begins half full
 TENTHS = 10
@@ -77,7 +77,7 @@ def run(world: World, servers: Servers, *, seconds: float, rate: float, warm_up:
             memory.append((passed_s, client.info("memory")["used_memory"] / 2**20))
             progress.update(bar, completed=passed_s)
 
-        pacer.run(seconds, every_s=LOOK_S, tell=tell)
+        pacer.run(seconds, every_s=seconds / LOOKS, tell=tell)
     pacer.settle()
     pacer.close()
     from_s = seconds * warm_up

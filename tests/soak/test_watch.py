@@ -1,6 +1,7 @@
 """A long run's verdict: what a process holds is read, and a slope tells a leak from a spike."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from tests.soak.watch import Watched, slope_per_hour
 def test_a_process_is_read_and_one_more_open_file_shows():
     watched = Watched("me", os.getpid())
     watched.look(0.0)
-    with open(__file__):
+    with Path(__file__).open():
         watched.look(1.0)
     first, second = watched.looks
     assert first.resident_mb > 1
