@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, NoReturn, ParamSpec, Protocol, TypeVar
 
-from features.store.port import Part, StateForeign, StateLost
+from features.store.port import Part, StateForeign, StateLost, StoreRefused
 from pipeline import telemetry
 from pipeline.answer_figures import AnswerFigures
 from pipeline.answers import Stamp, recommendation, served
@@ -267,7 +267,7 @@ def _no_way_out() -> Iterator[None]:
     """Lets nothing but a cancellation out: Faust would take a batch that raised for done."""
     try:
         yield
-    except (StateForeign, ProducerFatal) as error:
+    except (StateForeign, StoreRefused, ProducerFatal) as error:
         stop_loudly(str(error), error)
     except Exception as error:
         stop_loudly(f"a step failed: {type(error).__name__}: {error}", error)

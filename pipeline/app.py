@@ -24,7 +24,7 @@ from features.store.port import FeatureStore, Part, StateLost, StateMoved
 from features.store.redis import RedisStore
 from features.view import StateView
 from pipeline import agents, models, telemetry
-from pipeline.config import Settings, Worker, load, require_actions, secret
+from pipeline.config import Settings, Worker, load, require_actions
 from pipeline.edge import WorkerEdge
 from pipeline.engine import Engine
 from pipeline.kafka import driver
@@ -35,6 +35,7 @@ from pipeline.model_control import Follower
 from pipeline.overload import Ladder
 from pipeline.patience import StoreThread
 from pipeline.progress import Progress
+from pipeline.redis_login import login
 from pipeline.watchdog import LOOKS_PER_PERIOD, Probe, Watchdog, listen, watch
 from recommender.candidates import SOURCES
 from recommender.filters import filters
@@ -130,7 +131,7 @@ def open_store(settings: Settings, *, generation: int | None = None) -> RedisSto
         shards=settings.redis.shards,
         timeout_ms=settings.redis.timeout_ms,
         generation=generation,
-        password=secret("redis.password", settings.redis.password_file) or None,
+        login=login(settings.redis),
     )
 
 

@@ -12,16 +12,15 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
 from features.domain import Action, Attribute, Context, Domain
+from features.store.redis_url import target
 from recommender.model.training_settings import TrainingSettings
 from recommender.quotas import Quotas
 
 FILTERS = ("available", "bought", "negative", "blocked")
-REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Millis = Annotated[int, msgspec.Meta(ge=0)]
@@ -60,7 +59,11 @@ class Redis(Section, frozen=True, forbid_unknown_fields=True):
     """The state. `shards` and `app` are fixed for the life of the data."""
 
     url: str = "redis://127.0.0.1:6379/0"
+    username: str = ""
     password_file: str = ""
+    ssl_ca_file: str = ""
+    ssl_cert_file: str = ""
+    ssl_key_file: str = ""
     app: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "headrace"
     shards: Annotated[int, msgspec.Meta(ge=1, le=256)] = 16
     timeout_ms: Positive = 2_000
@@ -68,12 +71,11 @@ class Redis(Section, frozen=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         try:
-            url = urlsplit(self.url)
-            _ = url.port
+            named = target(self.url)
         except ValueError as error:
             raise ValueError(f"url: {error}") from None
-        if url.scheme not in REDIS_SCHEMES:
-            raise ValueError(f"url: it begins with none of {', '.join(f'{scheme}://' for scheme in REDIS_SCHEMES)}")
+        if self.ssl_ca_file and not named.tls:
+            raise ValueError("ssl_ca_file: redis.url has no TLS; it begins with rediss:// or rediss+cluster://")
 
 
 class Recommend(Section, frozen=True, forbid_unknown_fields=True):

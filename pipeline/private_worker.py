@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-import redis
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from msgspec.structs import replace
@@ -34,11 +33,12 @@ from features.schema import (
 from features.store.port import PHASES, Part
 from features.store.redis import RedisStore
 from pipeline import child
-from pipeline.config import SECRETS, ConfigError, Kafka, Overload, Redis, Settings, Worker, secret
+from pipeline.config import SECRETS, ConfigError, Kafka, Overload, Redis, Settings, Worker
 from pipeline.demo.settings import toml
 from pipeline.kafka.clients import confluent
 from pipeline.kafka.delivery import Delivery
 from pipeline.kafka.topics import create, load_topics
+from pipeline.redis_login import login, wire
 from recommender.served import Unpacked, unpack
 
 WAIT_S = 60.0  # a worker that does nothing for so long does nothing at all; it starts in 3 s
@@ -100,7 +100,7 @@ class PrivateWorker:
             app=settings.redis.app,
             shards=settings.redis.shards,
             timeout_ms=settings.redis.timeout_ms,
-            password=secret("redis.password", settings.redis.password_file) or None,
+            login=login(settings.redis),
         )
         self._layout = self._store.open(settings.domain)
         config = directory / "worker.toml"
@@ -211,10 +211,10 @@ class PrivateWorker:
         names = [topic.name for topic in load_topics(prefix=self._settings.kafka.topic_prefix)]
         for gone in admin.delete_topics(names).values():
             gone.exception(STOP_S)
-        password = secret("redis.password", self._settings.redis.password_file)
-        with redis.Redis.from_url(self._settings.redis.url, **({"password": password} if password else {})) as client:
-            for key in client.scan_iter(match=f"*:{self._settings.redis.app}:*", count=5_000):
-                client.unlink(key)
+        servers = wire(self._settings.redis)
+        for page in servers.pages(f"*:{self._settings.redis.app}:*"):
+            servers.exchange([("UNLINK", key) for key in page])
+        servers.close()
 
 
 def _environ(environ: Mapping[str, str]) -> dict[str, str]:

@@ -20,11 +20,11 @@ from features.item_ops import value_name
 from features.store import layout as names
 from features.store import sweeps
 from features.store.port import PHASES, Beat, ItemCall, Layout, Part, Phase, Reply, UserCall
+from features.store.redis_dial import Login, dial
 from features.store.redis_generations import Generations
 from features.store.redis_meta import Meta
 from features.store.redis_replies import answering, good
 from features.store.redis_scripts import APPLY_ITEMS, APPLY_USERS, BEAT, SWEEP, SWEPT, Call, Script, run
-from features.store.redis_wire import dial
 from features.tombstone import name as tombstone_name
 
 MISSING = -2
@@ -33,7 +33,7 @@ _NO_KEY = "0" * 16
 
 
 class RedisStore:
-    """`FeatureStore` over Redis. `url`: redis://, rediss:// or unix://. Not for use by two threads at once."""
+    """`FeatureStore` over Redis. `url`: see `redis_url`. Not for use by two threads at once."""
 
     def __init__(
         self,
@@ -43,12 +43,12 @@ class RedisStore:
         shards: int = 16,
         timeout_ms: int = 2_000,
         generation: int | None = None,
-        password: str | None = None,
+        login: Login = Login(),
     ) -> None:
         self._app = app
         self._count = shards
         self._prefixes: tuple[str, ...] = names.prefixes(app, generation or 1, shards)
-        self._wire = dial(url, timeout_s=timeout_ms / 1000, password=password)
+        self._wire = dial(url, timeout_s=timeout_ms / 1000, login=login)
         self._meta = Meta(self._wire, app=app, shards=shards, generation=generation)
         self._user_ttl_s = self._item_ttl_s = 0
         self._columns = 0

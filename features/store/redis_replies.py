@@ -1,16 +1,30 @@
-"""What a reply of Redis means: a value, "not now" (`StoreAway`, with the cause), or wrong for good (raised as it is)."""
+"""What a reply of Redis means: a value, "not now" (`StoreAway`), "you not" (`StoreRefused`), or wrong for good.
+
+A wrong password, a missing permission and a certificate of a stranger are "you not": see `StoreRefused` for why a
+worker does not wait for another.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ssl import SSLCertVerificationError
 from typing import Any
 
 import redis
 
-from features.store.port import StoreAway
+from features.store.port import StoreAway, StoreRefused
 
 _NOT_NOW = ("OOM", "READONLY", "LOADING", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS")
+_NOT_NOW_KINDS = (
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.TryAgainError,
+    redis.exceptions.AskError,  # and its child MovedError: a map that changes faster than it is followed
+)
+_MOVING = "Script attempted to access a non local key in a cluster node"
+_REFUSED_IN_SCRIPT = "The user executing the script can't"
 
 
 def good(replies: list[Any]) -> list[Any]:
@@ -28,14 +42,31 @@ def is_unknown_script(reply: Any) -> bool:
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Turns what means "not now" into `StoreAway`; what is wrong for good passes through."""
+    """Turns what means "not now" into `StoreAway`, "you not" into `StoreRefused`; what is wrong for good passes."""
     try:
         yield
+    except redis.exceptions.AuthenticationError as error:
+        raise StoreRefused(f"Redis does not know this user or password: {error}") from error
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError) as error:
+        if cause := _stranger(error):
+            raise StoreRefused(f"Redis's certificate is not trusted: {cause}") from error
         raise StoreAway(f"{type(error).__name__}: {error}") from error
     except redis.exceptions.ResponseError as error:
         text = str(error)
-        kinds = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError, redis.exceptions.ClusterDownError)
-        if isinstance(error, kinds) or text.startswith(_NOT_NOW):
+        if isinstance(error, redis.exceptions.NoPermissionError) or _REFUSED_IN_SCRIPT in text:
+            raise StoreRefused(f"Redis's user lacks a permission: {text}") from error
+        if _MOVING in text:
+            raise StoreAway("the slot of a shard is being moved to another node") from error
+        if isinstance(error, _NOT_NOW_KINDS) or text.startswith(_NOT_NOW):
             raise StoreAway(f"{type(error).__name__}: {text}") from error
         raise
+
+
+def _stranger(error: BaseException) -> str:
+    """Why a certificate was not taken, where that is what lies under a failed connection."""
+    under: BaseException | None = error
+    while under is not None:
+        if isinstance(under, SSLCertVerificationError):
+            return under.verify_message
+        under = under.__cause__ or under.__context__
+    return ""

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 Command = tuple[Any, ...]  # name, then the key where it has one (EVALSHA: hash, 1, key)
 
@@ -115,20 +113,6 @@ class Node:
 
     def close(self) -> None:
         self._connection.disconnect()
-
-
-def dial(url: str, *, timeout_s: float, password: str | None = None) -> Wire:
-    """The wire to what `url` names; connects at the first command. Raises `ValueError` for a url it cannot read."""
-    pool = redis.ConnectionPool.from_url(
-        url,
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,  # replies as the store takes them
-        driver_info=None,  # saves two commands a connection
-        **({"password": password} if password else {}),
-    )
-    return Node(pool.make_connection(), url.rpartition("@")[2])
 
 
 def _info(text: str) -> dict[str, str]:

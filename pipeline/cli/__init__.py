@@ -97,4 +97,13 @@ def _expected() -> tuple[type[Exception], ...]:
     """The errors that an operator can mend. Imported late: only a failing command pays."""
     port = import_module("features.store.port")
     kafka = (sys.modules["confluent_kafka"].KafkaException,) if "confluent_kafka" in sys.modules else ()
-    return (ConfigError, DataSetError, port.StateForeign, port.StateLost, port.StateMoved, port.StoreAway, *kafka)
+    return (
+        ConfigError,
+        DataSetError,
+        port.StateForeign,
+        port.StateLost,
+        port.StateMoved,
+        port.StoreAway,
+        port.StoreRefused,
+        *kafka,
+    )

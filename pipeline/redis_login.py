@@ -1,0 +1,23 @@
+"""How every process of ours logs in to Redis: the settings and the secret, in the store's own words."""
+
+from __future__ import annotations
+
+from features.store.redis_dial import Login, dial
+from features.store.redis_wire import Wire
+from pipeline.config import Redis, secret
+
+
+def login(settings: Redis) -> Login:
+    """User, password (from its variable or file) and certificates. Raises `ConfigError` for a file it cannot read."""
+    return Login(
+        username=settings.username,
+        password=secret("redis.password", settings.password_file),
+        ca_file=settings.ssl_ca_file,
+        cert_file=settings.ssl_cert_file,
+        key_file=settings.ssl_key_file,
+    )
+
+
+def wire(settings: Redis, *, timeout_ms: int | None = None) -> Wire:
+    """The wire to the configured Redis, for those who look at it without a store."""
+    return dial(settings.url, timeout_s=(timeout_ms or settings.timeout_ms) / 1000, login=login(settings))
