@@ -23,7 +23,7 @@ from features.state import State
 from features.store.port import FeatureStore, Part, StateLost, StateMoved
 from features.store.redis import RedisStore
 from features.view import StateView
-from pipeline import agents, models, telemetry
+from pipeline import agents, models, sweeping, telemetry
 from pipeline.config import Settings, Worker, load, require_actions
 from pipeline.edge import WorkerEdge
 from pipeline.engine import Engine
@@ -238,6 +238,12 @@ def _attach_life(
             if app.edge.is_ready:
                 await _beat(app, store, progress)
 
+    async def sweeps() -> None:
+        while not app.should_stop:
+            await app.sleep(sweeping.LOOK_S)
+            if app.edge.is_ready:
+                await sweeping.sweep(store, app.edge.desk.engine.state)
+
     def probe() -> Probe:
         return Probe(settings.kafka, topic=settings.kafka.topic_prefix + schema.USER_ACTIONS)
 
@@ -265,7 +271,7 @@ def _attach_life(
         if app.edge.is_ready:
             await asyncio.to_thread(app.edge.desk.publisher.close)
 
-    for task in (beats, broker, watchdog):
+    for task in (beats, sweeps, broker, watchdog):
         app.task(task)
     app.on_partitions_revoked.connect(revoked)
     app.on_before_shutdown.connect(shutdown)

@@ -25,7 +25,7 @@ import numpy as np
 from features.catalog import catalog
 from features.digest import digest
 from features.domain import Domain
-from features.facts import Fact, Record
+from features.facts import Fact, Forget, Record
 from features.ids import hash64
 from features.scene import UserHistory
 from features.schema import (
@@ -106,6 +106,7 @@ class Replayer:
         self.fed = dict.fromkeys(INPUT_TOPICS, 0)
         self._pending: dict[str, list[Fact]] = {topic: [] for topic in APPLY_ORDER}
         self._queued = 0
+        self._forgets = False
         for topic in INPUT_TOPICS:
             self.state.resume(Part(topic, 0), committed=None, log_start=0)
 
@@ -115,6 +116,7 @@ class Replayer:
         self.fed[topic] = offset + 1
         self._pending[topic].append(Fact(offset, record))
         self._queued += 1
+        self._forgets |= isinstance(record, Forget)
         if self._queued >= self.batch_max:
             self.settle()
         return offset
@@ -130,6 +132,9 @@ class Replayer:
                     self.on_apply(topic, facts)
                 self._pending[topic] = []
         self._queued = 0
+        while self._forgets and self.state.sweep() is not None:
+            pass
+        self._forgets = False
         self.view.advance(wall_ms=0)
 
     def query(self, query_id: str, user_id: str, now_ms: int, **given: object) -> Query:

@@ -1,0 +1,35 @@
+"""What a Redis holds of a user: every key is looked at, its name and all that is in it, whatever its type."""
+
+from features.ids import hash64
+
+
+def patterns(user):
+    """What would tell of a user: the id, its hash as 8 bytes and as 16 hex digits."""
+    return user.encode(), hash64(user).to_bytes(8, "big"), f"{hash64(user):016x}".encode()
+
+
+def holding(client, user, *, of=""):
+    """The kinds of keys (`s` of `{3}:app:1:s:...`) whose names or values tell of the user; `of`: only this app's."""
+    wanted = patterns(user)
+    found = set()
+    for key in client.scan_iter(match=f"*:{of}:*" if of else "*", count=5_000):
+        said = [key, *_values(client, key)]
+        if any(pattern in each for pattern in wanted for each in said):
+            found.add(key.split(b":")[3].decode() if key.count(b":") > 2 else key.decode())
+    return found
+
+
+def _values(client, key):
+    kind = client.type(key)
+    if kind == b"string":
+        return [client.get(key) or b""]
+    if kind == b"hash":
+        return [each for pair in client.hgetall(key).items() for each in pair]
+    if kind == b"zset":
+        return client.zrange(key, 0, -1)
+    if kind == b"set":
+        return list(client.smembers(key))
+    if kind == b"list":
+        return client.lrange(key, 0, -1)
+    assert kind == b"none", f"a key of an unknown kind: {kind}"
+    return []
