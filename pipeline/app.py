@@ -28,7 +28,7 @@ from pipeline.config import Settings, Worker, load, require_actions
 from pipeline.edge import WorkerEdge
 from pipeline.engine import Engine
 from pipeline.kafka import driver
-from pipeline.kafka.clients import confluent, faust_credentials
+from pipeline.kafka.clients import SMALL_ANSWERS, confluent, faust_credentials
 from pipeline.kafka.publisher import Publisher
 from pipeline.logs import get_logger
 from pipeline.model_control import Follower
@@ -45,6 +45,8 @@ from recommender.recommend import Recommender
 log = get_logger(__name__)
 
 REBALANCE_S = 30.0
+METADATA_MS = 15_000  # new partitions, and topics that a starting broker did not know yet, go unseen no longer
+LOGS_LOOK_S = 3.0
 GC_THRESHOLD = 100_000  # records and rows hold no cycles: at the default of 700 the collector cost 4 us an event
 WATCHDOG_LOOK_S_MAX = 3.0
 MODEL_S = 10.0  # a worker that starts waits so long for its model; then it answers without
@@ -103,7 +105,7 @@ def build(settings: Settings) -> App:
         return agents.Desk(engine, store, publisher, progress, Reader(app), out, {}, ladder)
 
     app.edge = WorkerEdge(
-        admin=AdminClient(confluent(settings.kafka)),
+        admin=AdminClient(confluent(settings.kafka) | SMALL_ANSWERS),
         inputs=tuple(kinds),
         outputs=(out.recommendations, out.served_features, out.dead_letters),
         store=store,
@@ -186,6 +188,7 @@ def faust_settings(settings: Settings, *, web: bool) -> dict[str, Any]:
         "broker_session_timeout": kafka.session_timeout_ms / 1000,
         "broker_heartbeat_interval": kafka.heartbeat_ms / 1000,
         "broker_rebalance_timeout": REBALANCE_S,
+        "consumer_metadata_max_age_ms": METADATA_MS,
         "broker_commit_interval": kafka.commit_interval_ms / 1000,
         "stream_buffer_maxsize": worker.slices_queued_max,
         "stream_wait_empty": False,  # True lets a waiting block hold the rebalance
@@ -250,6 +253,12 @@ def _attach_life(
     async def broker() -> None:
         await listen(probe(), tell=lambda cause: pause.set("probe", cause))
 
+    async def logs() -> None:
+        while not app.should_stop:
+            await app.sleep(LOGS_LOOK_S)
+            if app.edge.is_ready:
+                await app.edge.look_at_logs()
+
     async def watchdog() -> None:
         limit_s = settings.worker.watchdog_ms / 1000
         dog = Watchdog(probe(), limit_s=limit_s)
@@ -271,7 +280,7 @@ def _attach_life(
         if app.edge.is_ready:
             await asyncio.to_thread(app.edge.desk.publisher.close)
 
-    for task in (beats, sweeps, broker, watchdog):
+    for task in (beats, sweeps, broker, logs, watchdog):
         app.task(task)
     app.on_partitions_revoked.connect(revoked)
     app.on_before_shutdown.connect(shutdown)

@@ -130,6 +130,23 @@ class WorkerEdge:
         """What is answered is what gets committed."""
         return self._progress.answered(part)
 
+    async def look_at_logs(self) -> None:
+        """Stops the worker where a topic is another log than the state was built from; says which are missing.
+
+        A group drops the partitions of a topic that is deleted without a word, and takes those of one that is created
+        again under its name for the old ones: where it holds more records, the first of them would be skipped.
+        """
+        try:
+            lacking = await asyncio.to_thread(missing, self._admin, self._inputs, timeout_s=ANSWER_S)
+            there = [topic for topic in self._inputs if topic not in lacking]
+            found = await asyncio.to_thread(identities, self._admin, there, timeout_s=ANSWER_S)
+        except (KafkaException, TimeoutError, StateForeign):
+            return  # whoever needs the broker says that it is away
+        self._pause.set("topics", f"topics missing: {', '.join(lacking)}" if lacking else None)
+        known = self.desk.engine.identities
+        if anew := [topic for topic, identity in found.items() if identity != known[topic]]:
+            stop_loudly(f"{', '.join(anew)}: deleted and created again: {ANEW} ({MEND})")
+
     def refuse_log(self, part: Part, cause: str) -> None:
         """The log and the state contradict each other."""
         stop_loudly(f"{part.topic}-{part.partition}: {cause}: {ANEW} ({MEND})")

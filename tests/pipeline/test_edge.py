@@ -8,6 +8,7 @@ from features.store.port import Part
 from pipeline import edge as module
 from pipeline.agents import Desk, Out
 from pipeline.edge import WorkerEdge
+from pipeline.overload import Ladder
 from pipeline.patience import StoreThread
 from pipeline.progress import Progress
 from pipeline.telemetry import Pause
@@ -30,8 +31,8 @@ class State:
 
 
 class Engine:
-    def __init__(self):
-        self.state = State()
+    def __init__(self, identities=None):
+        self.state, self.identities = State(), identities or {}
 
 
 class Log:
@@ -56,7 +57,7 @@ async def edge(monkeypatch):
         store=store,
         progress=progress,
         pause=pause,
-        open_desk=lambda found: Desk(Engine(), store, None, progress, None, Out("r", "s", "d"), {}),
+        open_desk=lambda found: Desk(Engine(), store, None, progress, None, Out("r", "s", "d"), {}, Ladder(1.0, 1.0)),
         open_engine=lambda found: Engine(),
     )
     await made.ready()
@@ -100,3 +101,39 @@ async def test_a_part_that_comes_back_behind_another_worker_s_progress_is_no_sta
     now_s = iter(range(0, 1000, 10))
     dog = Watchdog(Log(), limit_s=30, clock_s=lambda: float(next(now_s)))
     assert [dog.look(edge.desk.given, waits_for_records=True) for _ in range(9)] == [None] * 9
+
+
+def now_found(monkeypatch, *, missing=(), identities=None):
+    """What the broker says from here on."""
+    monkeypatch.setattr(module, "missing", lambda admin, names, **_: list(missing))
+    monkeypatch.setattr(module, "identities", lambda admin, topics, **_: {name: identities[name] for name in topics})
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    causes = []
+    monkeypatch.setattr(module, "stop_loudly", lambda cause, *_: causes.append(cause))
+    return causes
+
+
+async def test_a_topic_that_was_created_again_stops_the_worker(edge, monkeypatch, stopped):
+    edge._inputs, edge.desk.engine.identities = ("a", "b"), {"a": "1", "b": "2"}
+    now_found(monkeypatch, identities={"a": "1", "b": "2"})
+    await edge.look_at_logs()
+    assert not stopped
+    now_found(monkeypatch, identities={"a": "1", "b": "other"})
+    await edge.look_at_logs()
+    assert len(stopped) == 1
+    assert stopped[0].startswith("b: deleted and created again")
+    assert "rebuild" in stopped[0]
+
+
+async def test_a_topic_that_is_missing_is_a_pause_with_a_cause(edge, monkeypatch, stopped):
+    edge._inputs, edge.desk.engine.identities = ("a", "b"), {"a": "1", "b": "2"}
+    now_found(monkeypatch, missing=["b"], identities={"a": "1"})
+    await edge.look_at_logs()
+    assert edge._pause.active
+    now_found(monkeypatch, identities={"a": "1", "b": "2"})
+    await edge.look_at_logs()
+    assert not edge._pause.active
+    assert not stopped
