@@ -11,7 +11,7 @@ RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip install -q --disable-pip-version-check --no-input -c constraints.txt -e
 DEMO_NEEDS := $(VENV)/.demo $(if $(findstring completejourney,$(ARGS)),$(VENV)/.datasets)
 
-.PHONY: demo kafka test lint bench soak stack-test venv schemas clean
+.PHONY: demo kafka test lint bench chaos soak stack-test venv schemas clean
 
 demo: $(DEMO_NEEDS)
 	@$(RUN) pipeline.cli demo $(ARGS)
@@ -35,6 +35,10 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(RUN) pytest tests/benchmarks -n 0 --benchmark-only $(ARGS)
+
+# Crash tests: ARGS="--scenario kill_worker --seed 7 --events 200000"; needs Java and Maven, or --broker embedded.
+chaos: $(VENV)/.dev
+	@$(RUN) tests.chaos $(ARGS)
 
 # A steady rate on Apache Kafka for an hour: memory, open files and latency, with slopes.
 soak: $(VENV)/.dev
