@@ -23,7 +23,7 @@ from features.state import State
 from features.store.port import FeatureStore, Part, StateLost, StateMoved
 from features.store.redis import RedisStore
 from features.view import StateView
-from pipeline import agents, models, sweeping, telemetry
+from pipeline import agents, models, sweeping, telemetry, vitals
 from pipeline.config import Settings, Worker, load, require_actions
 from pipeline.edge import WorkerEdge
 from pipeline.engine import Engine
@@ -36,7 +36,7 @@ from pipeline.overload import Ladder
 from pipeline.patience import StoreThread
 from pipeline.progress import Progress
 from pipeline.redis_login import login
-from pipeline.watchdog import LOOKS_PER_PERIOD, Probe, Watchdog, listen, watch
+from pipeline.watchdog import Probe, listen
 from recommender.candidates import SOURCES
 from recommender.filters import filters
 from recommender.model.registry import Registry
@@ -48,7 +48,6 @@ REBALANCE_S = 30.0
 METADATA_MS = 15_000  # new partitions, and topics that a starting broker did not know yet, go unseen no longer
 LOGS_LOOK_S = 3.0
 GC_THRESHOLD = 100_000  # records and rows hold no cycles: at the default of 700 the collector cost 4 us an event
-WATCHDOG_LOOK_S_MAX = 3.0
 MODEL_S = 10.0  # a worker that starts waits so long for its model; then it answers without
 
 
@@ -67,6 +66,7 @@ class App(faust.App):  # type: ignore[misc]
     async def on_first_start(self) -> None:
         """Metrics come first: a worker that waits for its broker says so."""
         await super().on_first_start()
+        vitals.tell_restarts()
         telemetry.serve(*self.metrics_at)
 
     def _create_directories(self) -> None:
@@ -260,17 +260,7 @@ def _attach_life(
                 await app.edge.look_at_logs()
 
     async def watchdog() -> None:
-        limit_s = settings.worker.watchdog_ms / 1000
-        dog = Watchdog(probe(), limit_s=limit_s)
-
-        def facts() -> tuple[dict[Part, int], bool]:
-            if not app.edge.is_ready:
-                return {}, False
-            desk = app.edge.desk
-            held = {part: last for part, last in desk.given.items() if desk.reader.seek_no(part) >= 0}
-            return held, desk.busy == 0 and not pause.active and not app.rebalancing
-
-        await watch(dog, period_s=min(limit_s / LOOKS_PER_PERIOD, WATCHDOG_LOOK_S_MAX), facts=facts)
+        await vitals.watch(app, store, pause, probe(), limit_s=settings.worker.watchdog_ms / 1000)
 
     async def revoked(_: Any, partitions: set[TP], **__: Any) -> None:
         await app.edge.release([Part(*tp) for tp in partitions])

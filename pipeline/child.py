@@ -8,6 +8,7 @@ Elsewhere: a list of (parent, child) pids in the temporary directory, swept at t
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -16,6 +17,8 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+_SET_DEATH_SIGNAL, _GET_DEATH_SIGNAL = 1, 2  # PR_SET_PDEATHSIG, PR_GET_PDEATHSIG
 
 # 1 = PR_SET_PDEATHSIG. The parent may have died before the call: then nobody would send the signal.
 _LAUNCHER = """
@@ -55,6 +58,21 @@ def start(
     if sys.platform != "linux":
         remember(_pid_list(), os.getpid(), child.pid)
     return child
+
+
+def death_signal() -> int:
+    """The signal that the calling thread's process gets at its parent's death, 0 for none or where nobody tells."""
+    if sys.platform != "linux":
+        return 0
+    told = ctypes.c_int(0)
+    ctypes.CDLL(None).prctl(_GET_DEATH_SIGNAL, ctypes.byref(told))
+    return told.value
+
+
+def die_with_parent(death_signal: int) -> None:
+    """Has an exec of the calling thread keep `death_signal`: each thread has its own, a new one none."""
+    if death_signal:
+        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, death_signal)
 
 
 def stop(child: subprocess.Popen[bytes], *, timeout_s: float) -> None:

@@ -126,7 +126,7 @@ class Worker(Section, frozen=True, forbid_unknown_fields=True):
     data_dir: str = "var"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
-    watchdog_ms: Positive = 30_000
+    watchdog_ms: Positive = 20_000
 
 
 class Settings(Section, frozen=True, forbid_unknown_fields=True):
@@ -217,7 +217,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: {error}") from None
 
 
-_RESERVED = {"HEADRACE_CONFIG", "HEADRACE_DATA", *SECRETS.values()}
+_RESERVED = {"HEADRACE_CONFIG", "HEADRACE_DATA", "HEADRACE_RESTARTS", *SECRETS.values()}
 _LISTS = ("filters", "blocked_items")
 _TABLES = ("quotas", "monotone")
 

@@ -42,10 +42,25 @@ class StoreThread:
     def __init__(self, pause: Pause) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="store")
         self._pause = pause
+        self._calls = 0
+        self._under_way: int | None = None
 
     async def once(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Runs `call` on the thread; whatever it raises comes back."""
-        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: call(*args, **kwargs))
+        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: self._run(call, *args, **kwargs))
+
+    @property
+    def under_way(self) -> int | None:
+        """The number of the call that is being run, None between calls: the same one for long is stuck."""
+        return self._under_way
+
+    def _run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self._calls += 1
+        self._under_way = self._calls
+        try:
+            return call(*args, **kwargs)
+        finally:
+            self._under_way = None
 
     async def patiently(self, who: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The same, again and again while the store is away. `who` names the waiting part in log and metrics."""

@@ -1,36 +1,64 @@
-"""Ends a worker whose consumer has fallen silent, so that its supervisor starts a fresh one.
+"""Sees a worker that does nothing though there is something to do, and starts it again.
 
 Faust consumers can stop handing out records after a rebalance or a broker loss, without an error (open issues report
-it). What counts is only time in which no agent is at work or waiting for something with a cause, while a record lies
-in the log behind the last one handed over. The end of the log comes from a client of its own; before the worker is
-ended, that client must have read such a record: an end offset may lie beyond the last record (transaction markers,
-compaction) or be stale (Tansu's is, by up to a batch).
+it). What counts is only time in which no agent is at work and nothing is waited for with a cause, while
+
+- a record lies in the log behind the last one handed over. The end of the log comes from a client of its own, which
+  must have read such a record before the worker is restarted: an end offset may lie beyond the last record
+  (transaction markers, compaction) or be stale (Tansu's is, by up to a batch); or
+- a partition is assigned and nobody begins to read it; or
+- the worker holds no partition and its group has no member: nobody reads.
+
+Work is an excuse for a while: a step, or a rebalance, that does not end is a stall, too. Waiting for the broker or the
+store is one for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
+import enum
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from features.store.port import Part
-from pipeline import telemetry
+from pipeline import restart, telemetry
 from pipeline.config import Kafka
-from pipeline.kafka.clients import confluent
+from pipeline.kafka.clients import SMALL_ANSWERS, confluent
 from pipeline.logs import get_logger
 
 log = get_logger(__name__)
 
-EXIT_STALLED = 75  # EX_TEMPFAIL: start me again
 ANSWER_S = 5.0
 LOOKS_PER_PERIOD = 10
+WORK_TIMES = 6  # an excuse of work is good for so many limits: a rebalance takes 30 s at most, a step far less
 SILENCE_S = 2.0
 LISTEN_S = 2.0
+STALLED = "stalled"  # a cause of restarts
+
+
+class Excuse(enum.Enum):
+    """Why no record need be handed out now. WORK must end some day, OUTSIDE need not."""
+
+    NONE = ""
+    WORK = "at work"
+    OUTSIDE = "waits for something outside"
+
+
+class Facts(NamedTuple):
+    """What the worker knows of itself.
+
+    given: by part held now, the last offset handed to an agent; None: nobody has begun to read it. answered: by part
+    the next unanswered offset.
+    """
+
+    given: Mapping[Part, int | None]
+    answered: Mapping[Part, int | None]
+    excuse: Excuse
 
 
 class Probe:
@@ -38,10 +66,12 @@ class Probe:
 
     def __init__(self, settings: Kafka, *, topic: str) -> None:
         """`topic`: any that is there, to ask about."""
-        self._topic = topic
+        self._topic, self._group = topic, settings.group
+        self._admin = AdminClient(confluent(settings))
         self._consumer = Consumer(
             {
                 **confluent(settings),
+                **SMALL_ANSWERS,
                 "group.id": f"{settings.group}-watchdog-{uuid.uuid4().hex[:8]}",
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
@@ -71,46 +101,74 @@ class Probe:
         finally:
             self._consumer.unassign()
 
+    def group_is_empty(self) -> bool:
+        """Whether the broker knows of no member of the worker's group."""
+        asked = self._admin.describe_consumer_groups([self._group], request_timeout=ANSWER_S)
+        state = asked[self._group].result(ANSWER_S).state
+        return state in (ConsumerGroupState.EMPTY, ConsumerGroupState.DEAD)
+
     def close(self) -> None:
         """Leaves the broker."""
         self._consumer.close()
 
 
 class Watchdog:
-    """Adds up silent time; `look` once a period's tenth."""
+    """Adds up silent time; `look` every tenth of the limit."""
 
     def __init__(self, probe: Probe, *, limit_s: float, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._probe, self._limit_s, self._clock_s = probe, limit_s, clock_s
-        self._seen: Mapping[Part, int] = {}
+        self._before: tuple[Mapping[Part, int | None], Mapping[Part, int | None]] | None = None
         self._looked_s = clock_s()
         self.stalled_s = 0.0
+        self.at_work_s = 0.0
 
-    def look(self, given: Mapping[Part, int], *, waits_for_records: bool) -> Part | None:
-        """The part whose records nobody hands out for too long, None while all is well.
+    def look(self, facts: Facts) -> str | None:
+        """Why the worker has to be started again, None while all is well.
 
-        given: the last offset handed to an agent by part, of the parts held now. waits_for_records: no agent is at
-        work, and nothing is waited for with a cause. Blocks for the broker's answers: not on the event loop.
+        Blocks for the broker's answers: not on the event loop.
         """
         now_s = self._clock_s()
-        passed_s, self._looked_s = now_s - self._looked_s, now_s
-        moved, self._seen = dict(given) != self._seen, dict(given)
-        behind = None if moved or not waits_for_records else self._behind(given)
-        self.stalled_s = self.stalled_s + passed_s if behind else 0.0
+        # A process that was stopped, or starved, has been silent for no longer than a look may take.
+        passed_s = min(now_s - self._looked_s, 3 * self._limit_s / LOOKS_PER_PERIOD)
+        self._looked_s = now_s
+        standing = (dict(facts.given), dict(facts.answered))
+        moved, self._before = standing != self._before, standing
+        at_work = facts.excuse is Excuse.WORK and not moved
+        self.at_work_s = self.at_work_s + passed_s if at_work else 0.0
+        why = None if moved or facts.excuse is not Excuse.NONE else self._unread(facts.given)
+        self.stalled_s = self.stalled_s + passed_s if why else 0.0
         telemetry.STALLED_S.set(self.stalled_s)
-        if behind is None or self.stalled_s < self._limit_s:
+        if self.at_work_s >= WORK_TIMES * self._limit_s:
+            return f"one step or rebalance goes on for {self.at_work_s:.0f} s"
+        if why is None or self.stalled_s < self._limit_s:
             return None
-        return behind if self._confirmed(behind, given[behind] + 1) else None
+        return f"{why} for {self.stalled_s:.0f} s" if self._confirmed(facts.given) else None
 
-    def _behind(self, given: Mapping[Part, int]) -> Part | None:
+    def _unread(self, given: Mapping[Part, int | None]) -> str | None:
+        """What there is to read and is not read."""
+        if waiting := [part for part, last in given.items() if last is None]:
+            return f"{_name(waiting[0])} is assigned and not read"
         try:
-            return next((part for part, last in given.items() if self._probe.end(part) > last + 1), None)
-        except KafkaException:
+            if not given:
+                return "nobody in the group reads" if self._probe.group_is_empty() else None
+            behind = self._behind(given)
+        except (KafkaException, TimeoutError):
             return None  # the broker is away: nobody can be blamed for silence
+        return f"{_name(behind)} has records that nobody hands out" if behind else None
 
-    def _confirmed(self, part: Part, offset: int) -> bool:
+    def _behind(self, given: Mapping[Part, int | None]) -> Part | None:
+        return next(
+            (part for part, last in given.items() if last is not None and self._probe.end(part) > last + 1), None
+        )
+
+    def _confirmed(self, given: Mapping[Part, int | None]) -> bool:
+        """Whether a record can really be read; what is not read at all, or by nobody, needs no record as proof."""
+        if not given or None in given.values():
+            return True
         try:
-            return self._probe.record_from(part, offset)
-        except KafkaException:
+            behind = self._behind(given)
+            return behind is not None and self._probe.record_from(behind, (given[behind] or 0) + 1)
+        except (KafkaException, TimeoutError):
             return False
 
 
@@ -121,13 +179,14 @@ async def listen(probe: Probe, *, tell: Callable[[str | None], None], period_s: 
         tell(await asyncio.to_thread(probe.silence))
 
 
-async def watch(watchdog: Watchdog, *, period_s: float, facts: Callable[[], tuple[dict[Part, int], bool]]) -> None:
-    """Looks until cancelled; ends the process when a part is stalled. `facts` gives `look`'s arguments."""
+async def watch(watchdog: Watchdog, *, period_s: float, facts: Callable[[], Facts]) -> None:
+    """Looks until cancelled; replaces the process when it stalls (`pipeline/restart.py`)."""
     while True:
         await asyncio.sleep(period_s)
-        given, waits = facts()
-        stalled = await asyncio.to_thread(watchdog.look, given, waits_for_records=waits)
-        if stalled is not None:
-            log.critical("stalled, restarting", topic=stalled.topic, partition=stalled.partition)
-            sys.stderr.flush()
-            os._exit(EXIT_STALLED)
+        if (why := await asyncio.to_thread(watchdog.look, facts())) is not None:
+            await asyncio.sleep(restart.pause_s())
+            restart.start_again(STALLED, why)
+
+
+def _name(part: Part) -> str:
+    return f"{part.topic}-{part.partition}"

@@ -6,6 +6,7 @@ import click
 
 from pipeline.cli import with_settings
 from pipeline.config import Settings, require_actions, secret
+from pipeline.kafka.access import admit
 
 
 @click.command(name="worker")
@@ -13,10 +14,12 @@ from pipeline.config import Settings, require_actions, secret
 def command(*, settings: Settings) -> None:
     """Read events, keep the state, publish recommendations, until told to stop.
 
-    Exit codes: 0 told to stop, 70 a promise is broken (the log says which), 75 stalled: start it again.
+    A stalled worker starts itself again. Exit codes: 0 told to stop, 70 a promise is broken (the log says which), 75
+    stalled again and again.
     """
     from pipeline.app import run_worker
 
     require_actions(settings)
     secret("redis.password", settings.redis.password_file)  # here it is one line, later a worker that stops
+    admit(settings.kafka)
     run_worker(settings)

@@ -12,7 +12,7 @@ from pipeline.overload import Ladder
 from pipeline.patience import StoreThread
 from pipeline.progress import Progress
 from pipeline.telemetry import Pause
-from pipeline.watchdog import Watchdog
+from pipeline.watchdog import Excuse, Facts, Watchdog
 
 PART = Part("user_actions", 0)
 
@@ -100,7 +100,8 @@ async def test_a_part_that_comes_back_behind_another_worker_s_progress_is_no_sta
     await edge.start(PART, committed=16, log_start=0)
     now_s = iter(range(0, 1000, 10))
     dog = Watchdog(Log(), limit_s=30, clock_s=lambda: float(next(now_s)))
-    assert [dog.look(edge.desk.given, waits_for_records=True) for _ in range(9)] == [None] * 9
+    facts = Facts(edge.desk.given, {}, Excuse.NONE)
+    assert [dog.look(facts) for _ in range(9)] == [None] * 9
 
 
 def now_found(monkeypatch, *, missing=(), identities=None):

@@ -1,24 +1,31 @@
 """The watchdog counts silence only, and never without proof."""
 
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 from features.store.port import Part
-from pipeline.watchdog import Watchdog
+from pipeline.watchdog import WORK_TIMES, Excuse, Facts, Watchdog
 
 PART = Part("t", 0)
+LIMIT_S = 10.0
 
 
 class Log:
     """A log with an end offset and, possibly, a record behind what was given."""
 
-    def __init__(self, end, *, has_record=True):
-        self.last, self.has_record = end, has_record
+    def __init__(self, end=10, *, has_record=True, empty_group=False, away=False):
+        self.last, self.has_record, self.empty_group, self.away = end, has_record, empty_group, away
 
     def end(self, part):
+        if self.away:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
         return self.last
 
     def record_from(self, part, offset):
         return self.has_record
+
+    def group_is_empty(self):
+        return self.empty_group
 
 
 class Clock:
@@ -34,17 +41,21 @@ def clock():
     return Clock()
 
 
-def looks(log, clock, given, *, waits=True, times=5, moves=0):
-    dog = Watchdog(log, limit_s=3.0, clock_s=clock)
-    found = None
+def looks(log, clock, given, *, excuse=Excuse.NONE, times=13, moves=0, answers=0, step_s=1.0):
+    """The first alarm of so many looks, and how many it took."""
+    dog = Watchdog(log, limit_s=LIMIT_S, clock_s=clock)
     for n in range(times):
-        clock.now_s += 1.0
-        found = found or dog.look({PART: given + moves * n}, waits_for_records=waits)
-    return found
+        clock.now_s += step_s
+        held = {} if given == "nothing" else {PART: None if given is None else given + moves * n}
+        if why := dog.look(Facts(held, {PART: answers * n}, excuse)):
+            return why, n
+    return None
 
 
 def test_a_record_that_nobody_hands_out_is_a_stall(clock):
-    assert looks(Log(10), clock, given=4) == PART
+    why, looked = looks(Log(10), clock, given=4)
+    assert "t-0 has records that nobody hands out" in why
+    assert looked == LIMIT_S
 
 
 def test_all_given_is_no_stall(clock):
@@ -55,13 +66,45 @@ def test_an_end_without_a_record_is_no_stall(clock):
     assert looks(Log(11, has_record=False), clock, given=9) is None
 
 
-def test_a_pause_with_a_cause_is_no_stall(clock):
-    assert looks(Log(10), clock, given=4, waits=False) is None
+def test_a_pause_with_a_cause_is_no_stall_however_long(clock):
+    assert looks(Log(10), clock, given=4, excuse=Excuse.OUTSIDE, times=1_000) is None
+
+
+def test_a_broker_that_does_not_answer_blames_nobody(clock):
+    assert looks(Log(10, away=True), clock, given=4, times=1_000) is None
 
 
 def test_slow_is_no_stall(clock):
-    assert looks(Log(1000), clock, given=4, moves=1) is None
+    assert looks(Log(1000), clock, given=4, moves=1, times=100) is None
 
 
 def test_a_short_silence_is_no_stall(clock):
-    assert looks(Log(10), clock, given=4, times=3) is None
+    assert looks(Log(10), clock, given=4, times=9) is None
+
+
+def test_a_partition_that_is_assigned_and_never_read_is_a_stall(clock):
+    why, _ = looks(Log(10), clock, given=None)
+    assert "t-0 is assigned and not read" in why
+
+
+def test_to_hold_nothing_while_others_do_is_no_stall(clock):
+    assert looks(Log(10), clock, given="nothing") is None
+
+
+def test_to_hold_nothing_while_nobody_does_is_a_stall(clock):
+    why, _ = looks(Log(10, empty_group=True), clock, given="nothing")
+    assert "nobody in the group reads" in why
+
+
+def test_a_step_may_take_several_limits_but_not_for_ever(clock):
+    why, looked = looks(Log(10), clock, given=9, excuse=Excuse.WORK, times=1_000)
+    assert "one step or rebalance goes on" in why
+    assert looked == WORK_TIMES * LIMIT_S
+
+
+def test_work_that_gets_on_is_no_stall(clock):
+    assert looks(Log(10), clock, given=4, excuse=Excuse.WORK, times=1_000, answers=1) is None
+
+
+def test_a_process_that_was_stopped_was_not_silent(clock):
+    assert looks(Log(10), clock, given=4, times=3, step_s=3_600) is None
