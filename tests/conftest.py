@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from pipeline.embedded import Servers
+    from tests.redis_servers import Single
 
 settings.register_profile("headrace", deadline=None)
 settings.load_profile("headrace")
@@ -52,6 +53,28 @@ def own_redis(tmp_path: Path) -> Iterator[Servers]:
     servers = start_redis(tmp_path / "own")
     yield servers
     servers.stop()
+
+
+@pytest.fixture(scope="session")
+def redis_kinds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Single]]:
+    """Servers by kind (tests/redis_servers.py), each started when it is first asked for, and emptied each time."""
+    from pipeline.embedded import EmbeddedError
+    from tests.redis_servers import start
+
+    started: dict[str, Single] = {}
+
+    def of(kind: str) -> Single:
+        try:
+            found = started.get(kind) or started.setdefault(kind, start(tmp_path_factory.mktemp(kind), kind))
+        except EmbeddedError as error:
+            unavailable(f"no Redis of the kind {kind}: {error}")
+            raise
+        found.clear()
+        return found
+
+    yield of
+    for server in started.values():
+        server.stop()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ local held = redis.call('HMGET', KEYS[1], ARGV[1], 'epoch:i')
 local mark, epoch = held[1] or '-2', held[2] or '0'
 if mark ~= ARGV[2] then return {0, tonumber(mark)} end
 if epoch ~= ARGV[8] then return {0, tonumber(mark), {}, tonumber(epoch)} end
+redis.call('EXISTS', prefix .. '-') -- nobody's: fails in a cluster while the slot is moved, see redis_cluster.py
 
 local call, pack, unpack_at = redis.call, struct.pack, struct.unpack
 local sub, byte, find, floor = string.sub, string.byte, string.find, math.floor

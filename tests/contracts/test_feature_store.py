@@ -29,12 +29,15 @@ SHARDS = 2
 A, B = 2**63, 2**63 + 2  # both of shard 0
 
 
-@pytest.fixture(params=["memory", pytest.param("redis", marks=pytest.mark.services)])
+SERVERS = [pytest.param(kind, marks=pytest.mark.services) for kind in ("valkey", "redis7", "cluster")]
+
+
+@pytest.fixture(params=["memory", *SERVERS])
 def store(request: pytest.FixtureRequest) -> Iterator[FeatureStore]:
     made = (
         MemoryStore(SHARDS)
         if request.param == "memory"
-        else RedisStore(request.getfixturevalue("redis_url"), app="contract", shards=SHARDS)
+        else RedisStore(request.getfixturevalue("redis_kinds")(request.param).url, app="contract", shards=SHARDS)
     )
     made.open(DOMAIN)
     made.begin(PART, 10)
@@ -332,9 +335,8 @@ def forget_meta(store, **instead):
     if isinstance(store, MemoryStore):
         store._meta = dict(instead)
         return
-    store._wire.one("DEL", meta_key("contract"))
-    for field, value in instead.items():
-        store._wire.one("HSET", meta_key("contract"), field, value)
+    written = [("HSET", meta_key("contract"), field, value) for field, value in instead.items()]
+    store._wire.exchange([("DEL", meta_key("contract")), *written])
 
 
 def meta_of(store):

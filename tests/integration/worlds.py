@@ -222,14 +222,9 @@ class World:
             self.redis_url, app=self.name, shards=self.settings.redis.shards, timeout_ms=self.settings.redis.timeout_ms
         )
 
-    def opened(self) -> RedisStore:
-        """The workers' store, open."""
+    def counts(self) -> dict[str, int]:
         store = self.store()
         store.open(self.settings.domain)
-        return store
-
-    def counts(self) -> dict[str, int]:
-        store = self.opened()
         counts = {key.replace(self.prefix, ""): value for key, value in store.counts().items()}
         store.close()
         return counts
