@@ -24,6 +24,7 @@ COMMANDS = {
     "publish": "A file, a data set folder or stdin into the topics.",
     "tail": "Follow the recommendations.",
     "topics": "Create or check the topics that deploy/topics.toml declares.",
+    "forget": "Have the workers forget users, for good.",
     "dead-letters": "Look at what was refused, send it again after a fix.",
     "replay": "A log through the same code without Kafka and Redis.",
     "train": "A ranker with its manifest, from a replay.",

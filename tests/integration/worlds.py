@@ -88,6 +88,11 @@ class World:
             }
         )
 
+    def configure(self, more: str) -> None:
+        """Adds to the settings of workers to come."""
+        self.config.write_text(self.config.read_text() + more)
+        self.settings = load(self.config, {})
+
     # --- workers
 
     def start(self) -> subprocess.Popen:
@@ -222,9 +227,14 @@ class World:
             self.redis_url, app=self.name, shards=self.settings.redis.shards, timeout_ms=self.settings.redis.timeout_ms
         )
 
-    def counts(self) -> dict[str, int]:
+    def opened(self) -> RedisStore:
+        """The workers' store, open."""
         store = self.store()
         store.open(self.settings.domain)
+        return store
+
+    def counts(self) -> dict[str, int]:
+        store = self.opened()
         counts = {key.replace(self.prefix, ""): value for key, value in store.counts().items()}
         store.close()
         return counts
