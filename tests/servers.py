@@ -1,6 +1,7 @@
 """The servers that tests run on, chosen by a setting: the same tests, another broker.
 
 HEADRACE_TEST_BROKER = `embedded` (default) | `apache` (started here, by pipeline/apache_kafka.py) | HOST:PORT (runs).
+HEADRACE_TEST_REDIS = `embedded` (default) | `redis7` | `cluster`, see tests/redis_servers.py.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from pathlib import Path
 from pipeline import embedded
 from pipeline.apache_kafka import ApacheKafka
 from pipeline.embedded import EmbeddedError
+from tests import redis_servers
+from tests.redis_servers import REDIS
 
 BROKER = os.environ.get("HEADRACE_TEST_BROKER", "embedded")
 
@@ -23,8 +26,12 @@ class Servers:
 
     def __init__(self, directory: Path, *, redis: bool = True, broker: bool = True, kind: str = BROKER) -> None:
         self._apache: ApacheKafka | None = None
-        self._embedded = embedded.Servers(directory, redis=redis, broker=broker and kind == "embedded")
-        self.redis_url = self._embedded.redis_url
+        own_redis = redis and REDIS != "embedded"
+        self._redis = redis_servers.start(directory / "redis", REDIS) if own_redis else None
+        self._embedded = embedded.Servers(
+            directory, redis=redis and not own_redis, broker=broker and kind == "embedded"
+        )
+        self.redis_url = self._redis.url if self._redis else self._embedded.redis_url
         self.bootstrap = self._embedded.bootstrap
         if not broker or kind == "embedded":
             return
@@ -40,17 +47,18 @@ class Servers:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process id by server: `redis`, `broker` (none of a broker that was running before)."""
+        """Process id by server: `redis` (a cluster's first), `broker` (none of a broker that was running before)."""
         apache = {"broker": self._apache.pid} if self._apache else {}
-        return self._embedded.pids | apache
+        redis = {"redis": self._redis.nodes[0].pid} if self._redis else {}
+        return self._embedded.pids | redis | apache
 
     def kill_redis(self) -> None:
-        """Kill -9."""
-        self._embedded.kill_redis()
+        """Kill -9; of a cluster the first node."""
+        self._redis.kill() if self._redis else self._embedded.kill_redis()
 
     def restart_redis(self) -> None:
         """On the same address and append-only file."""
-        self._embedded.restart_redis()
+        self._redis.restart() if self._redis else self._embedded.restart_redis()
 
     def kill_broker(self) -> None:
         """Kill -9."""
@@ -69,4 +77,6 @@ class Servers:
         """Ends what was started; safe to call twice."""
         if self._apache is not None:
             self._apache.stop()
+        if self._redis is not None:
+            self._redis.stop()
         self._embedded.stop()
