@@ -213,13 +213,14 @@ def _remove(generations: Generations, which: Sequence[int | None], say: Say) -> 
 def _check_memory(store: RedisStore) -> None:
     """Two generations need room for two. Raises `ConfigError` before a full Redis would hold the workers up."""
     facts = store.ping()
-    for name, text in facts.items():
-        most = int(text) if name.endswith(" maxmemory") else 0
-        used = int(facts.get(name.replace(" maxmemory", " used_memory"), "0"))
+    for name in facts:
+        server, _, what = name.rpartition(" ")
+        most = int(facts[name]) if what == "maxmemory" else 0
+        used = int(facts.get(f"{server} used_memory", "0"))
         if most and used > MEMORY_SHARE_MAX * most:
             raise ConfigError(
-                f"Redis {name.split(' ')[0]} is {used / most:.0%} full, and a full one holds the workers up: more "
-                "maxmemory, then `headrace rebuild` goes on; `headrace rebuild --clean` removes what it has built"
+                f"Redis {server} is {used / most:.0%} full, and a full one holds the workers up: more maxmemory, then "
+                "`headrace rebuild` goes on; `headrace rebuild --clean` removes what it has built"
             )
 
 

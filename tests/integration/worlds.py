@@ -93,6 +93,11 @@ class World:
         self.config.write_text(self.config.read_text() + more)
         self.settings = load(self.config, {})
 
+    def configure(self, more: str) -> None:
+        """Adds to the settings of workers to come."""
+        self.config.write_text(self.config.read_text() + more)
+        self.settings = load(self.config, {})
+
     # --- workers
 
     def start(self) -> subprocess.Popen:

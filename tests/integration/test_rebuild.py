@@ -1,0 +1,212 @@
+"""`headrace rebuild` beside workers that answer on: same digest, nothing lost, nothing twice, nobody unanswered."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from itertools import count
+from pathlib import Path
+
+import pytest
+import redis as redis_client
+from click.testing import CliRunner
+
+from features.store.layout import meta_key, prefixes
+from pipeline import rebuild as module
+from pipeline.app import open_store
+from pipeline.cli import main
+from pipeline.dataset import write
+from pipeline.embedded import free_port
+from pipeline.kafka.slices import LogRecord
+from pipeline.lease import Lease
+from tests.integration.worlds import World, action, now_ms, traffic, wait
+
+pytestmark = pytest.mark.services
+NAMES = count()
+
+
+@pytest.fixture
+def world(servers, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "GRACE_S", 1.5)  # a worker's heartbeat is 0.3 s here
+    made = World(servers.bootstrap, servers.redis_url, tmp_path, f"rb{os.getpid()}x{next(NAMES)}", free_port())
+    yield made
+    made.stop()
+
+
+def rebuild(world, *args):
+    result = CliRunner().invoke(
+        main, ["--config", str(world.config), "rebuild", "--json", *args], catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def serving(world):
+    with redis_client.Redis.from_url(world.redis_url) as client:
+        return int(client.hget(meta_key(world.name), "generation"))
+
+
+def keys_of(world, generation):
+    with redis_client.Redis.from_url(world.redis_url) as client:
+        return list(client.scan_iter(match=f"*:{world.name}:{generation}:*", count=5_000))
+
+
+def test_two_workers_answer_on_while_the_state_is_rebuilt_and_move_over(world):
+    world.publish("items", [(f"i{n}", b'{"item_id":"i%d","ts_ms":1}' % n) for n in range(60)])
+    workers = [world.start()]
+    world.wait_for_log("reading", times=16)
+    workers.append(world.start())
+    world.wait_for_log("reading", times=32)
+    world.publish("user_actions", [*traffic(3000, seed="a"), ("u", b"{")])
+    over = threading.Event()
+
+    def produce():
+        for round_ in count():
+            world.publish("user_actions", traffic(40, seed=f"p{round_}-"))
+            if over.wait(0.05):
+                return
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    try:
+        report = rebuild(world)
+        wait(lambda: world.logs().count("moved to another generation") == 2, 30, world.logs)
+    finally:
+        over.set()
+        producer.join()
+    world.publish("user_actions", traffic(200, seed="z"))
+    world.wait_until_answered()
+    assert report["generation"] == {"from": 1, "to": 2}
+    assert report["records"][f"{world.prefix}items"] == 60
+    assert report["refused"] == 1
+    assert serving(world) == 2
+    assert not keys_of(world, 1)
+    sent = len(world.sent["user_actions"]) - 1
+    wait(lambda: world.counts().get("applied:user_actions") == sent, 20, world.logs)
+    assert world.counts().get("repeated:user_actions", 0) == 0
+    assert [worker.poll() for worker in workers] == [None, None]
+    assert world.digest() == world.replayed_digest()
+
+
+def test_a_rebuild_killed_in_the_middle_goes_on_and_ends_in_the_digest_of_a_replay(world):
+    world.publish("items", [(f"i{n}", b'{"item_id":"i%d","ts_ms":1}' % n) for n in range(60)])
+    world.publish("user_actions", traffic(20_000))
+    with redis_client.Redis.from_url(world.redis_url) as client:
+        begun = subprocess.Popen(
+            [sys.executable, "-m", "pipeline", "--config", str(world.config), "rebuild"],
+            env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        )
+        counts = [f"{prefix}counts" for prefix in prefixes(world.name, 2, 16)]
+        topic = f"applied:{world.prefix}user_actions"
+        wait(lambda: sum(int(client.hget(key, topic) or 0) for key in counts) > 4_000, 60, lambda: "nothing applied")
+        begun.kill()
+        begun.wait()
+        assert client.hget(meta_key(world.name), "generation") is None
+    report = rebuild(world)
+    assert report["went_on"]
+    assert report["generation"] == {"from": 1, "to": 2}
+    assert 0 < report["records"][f"{world.prefix}user_actions"] < 20_000
+    assert world.counts()["applied:user_actions"] == 20_000
+    assert world.counts().get("repeated:user_actions", 0) == 0
+    assert report["digest"] == world.digest() == world.replayed_digest()
+
+
+def test_a_folder_goes_first_and_what_the_topics_repeat_counts_once(world, tmp_path):
+    old, new = traffic(600, seed="old"), traffic(300, seed="new")
+    world.publish("user_actions", old[300:] + new)
+    folder = tmp_path / "log"
+    write(folder, [("items", b'{"item_id":"i1","ts_ms":1}'), *(("user_actions", value) for _, value in old)])
+    report = rebuild(world, str(folder))
+    assert report["records"]["folder/user_actions"] == 600
+    assert report["records"][f"{world.prefix}user_actions"] == 600
+    assert world.counts()["repeated:user_actions"] == 300
+    world.sent["items"] = {(0, 0): LogRecord(0, now_ms(), b"i1", b'{"item_id":"i1","ts_ms":1}')}
+    for offset, (key, value) in enumerate(old[:300]):
+        world.sent["user_actions"][99, offset] = LogRecord(offset, now_ms(), key.encode(), value)
+    assert report["digest"] == world.replayed_digest()
+    worker = world.start()
+    world.publish("user_actions", traffic(100, seed="later"))
+    wait(lambda: world.counts().get("applied:user_actions") == 400, 30, world.logs)
+    assert worker.poll() is None
+    assert world.digest() == world.replayed_digest()
+
+
+def test_with_other_columns_old_workers_stop_in_words_and_new_ones_go_on(world):
+    world.publish("user_actions", traffic(500, seed="a"))
+    old = world.start()
+    world.wait_until_answered()
+    world.configure('[[actions]]\nname = "like"\n')
+    refused = world.start()
+    assert refused.wait(60) == 70
+    assert "`headrace rebuild`" in world.logs()
+    report = rebuild(world)
+    assert old.wait(60) == 70
+    assert "generation 2 of the state serves" in world.logs()
+    world.start()
+    world.publish("user_actions", [*traffic(200, seed="b"), action("like", "u1", "i1", name="like")])
+    world.wait_until_answered()
+    assert report["records"][f"{world.prefix}user_actions"] == 500
+    assert world.digest() == world.replayed_digest()
+
+
+def test_after_a_rebuild_a_recreated_topic_is_read_from_its_start_and_answered(world):
+    world.publish("user_actions", traffic(300, seed="a"))
+    worker = world.start()
+    world.wait_until_answered()
+    worker.send_signal(signal.SIGTERM)
+    worker.wait(30)
+    world.recreate("user_actions")
+    world.sent.clear()
+    world.publish("user_actions", traffic(40, seed="b"))  # fewer than were committed of the old log
+    rebuild(world)
+    world.start()
+    world.wait_until_answered()
+    wait(lambda: world.counts().get("applied:user_actions") == 40, 30, world.logs)
+    assert world.digest() == world.replayed_digest()
+
+
+def test_a_worker_that_slept_through_the_flip_writes_nothing_to_the_old_state_and_moves_over(world):
+    world.publish("user_actions", traffic(300, seed="a"))
+    worker = world.start()
+    world.wait_until_answered()
+    worker.send_signal(signal.SIGSTOP)
+    world.publish("user_actions", traffic(300, seed="b"))
+    report = rebuild(world)
+    assert report["removed"] > 0
+    worker.send_signal(signal.SIGCONT)
+    world.wait_until_answered()
+    wait(lambda: world.counts().get("applied:user_actions") == 600, 30, world.logs)
+    assert worker.poll() is None
+    assert not keys_of(world, 1)
+    assert world.counts().get("repeated:user_actions", 0) == 0
+    assert world.digest() == world.replayed_digest()
+
+
+def test_an_emptied_redis_is_filled_by_a_rebuild_beside_the_workers(world):
+    world.publish("user_actions", traffic(500, seed="a"))
+    worker = world.start()
+    world.wait_until_answered()
+    with redis_client.Redis.from_url(world.redis_url) as client:
+        client.delete(*client.scan_iter(match=f"*:{world.name}:*", count=5_000))
+    world.publish("user_actions", traffic(100, seed="b"))
+    report = rebuild(world)
+    world.wait_until_answered()
+    world.wait_for_log("moved to another generation", within_s=30)
+    wait(lambda: world.counts().get("applied:user_actions") == 600, 30, world.logs)
+    assert report["generation"]["to"] == serving(world)
+    assert worker.poll() is None
+    assert world.digest() == world.replayed_digest()
+
+
+def test_a_second_rebuild_is_refused_while_one_is_at_work(world, monkeypatch):
+    monkeypatch.setattr(module, "LEASE_MS", 500)
+    settings = world.settings
+    store = open_store(settings)
+    standing = store.generations().look()
+    with Lease(settings, "somebody:1:x", standing, standing.next):
+        result = CliRunner().invoke(main, ["--config", str(world.config), "rebuild"])
+    store.close()
+    assert result.exit_code == 2
+    assert "a rebuild is at work: somebody:1:x" in result.stderr
