@@ -22,12 +22,12 @@ SPELLS_MAX = 8  # quiet spells that a climb waits for, at most
 STEADY_SPELLS = 5  # a fall within so many spells of a climb was that climb's fault
 FIRST_GUESS_S = (1e-4, 1e-3, 1.5e-3, 2e-3, 2e-3)  # an answer on each rung, before any was measured
 COST_MAX_S = 1.0  # an answer that took longer was held up by something, it does not cost that
-NEWEST = 0.3  # weight of the newest run in a cost
+NEWEST = 0.3  # weight of the newest go in a cost
 FADE_S = 30.0  # half-life of a cost that is not measured again
 LN2 = log(2)
 WINDOW_S = 2.0  # over which demand is averaged
-RUN_S = 0.05  # answers of one go, after which the other agents get the store thread
-RUN_MAX, POPULAR_RUN_MAX = 32, 256
+GO_S = 0.05  # of answers, after which the other agents get the store thread
+GO_FIRST, GO_MAX, POPULAR_GO_MAX = 4, 32, 256  # answers; popular ones are 100 times cheaper
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +103,13 @@ class Ladder:
         """How many rungs below full effort."""
         return TOP - self.rung
 
-    def run_max(self, now_s: float) -> int:
-        """How many answers one go may have: about RUN_S of them."""
-        most = POPULAR_RUN_MAX if self.effort.is_popular else RUN_MAX
-        return min(most, max(1, int(RUN_S / max(self.costs[self.rung].at(now_s), 1e-6))))
+    @property
+    def go_max(self) -> int:
+        """How many answers one go may have: about GO_S of them, a few where the price is not known yet."""
+        cost = self.costs[self.rung]
+        if self.effort.is_popular:
+            return POPULAR_GO_MAX
+        return GO_FIRST if cost.measured_s is None else min(GO_MAX, max(1, int(GO_S / cost.seconds)))
 
 
 def met(ladder: Ladder, load: Load, now_s: float) -> Ladder:
@@ -138,9 +141,10 @@ def paid(ladder: Ladder, effort: Effort, answers: int, seconds: float, now_s: fl
 
 
 def affordable(ladder: Ladder, load: Load, now_s: float) -> int:
-    """The dearest rung at which all that waits is answered in time; the cheapest where none is."""
+    """The dearest rung, at most the present one, at which all that waits is answered in time; else the cheapest."""
     room_s = max(0.0, load.left_s) * ROOM
-    return max((rung for rung in range(1, TOP + 1) if load.waiting * ladder.costs[rung].at(now_s) <= room_s), default=0)
+    rungs = range(1, ladder.rung + 1)
+    return max((rung for rung in rungs if load.waiting * ladder.costs[rung].at(now_s) <= room_s), default=0)
 
 
 def _may_climb(ladder: Ladder, load: Load, now_s: float) -> bool:

@@ -32,6 +32,19 @@ def test_a_value_serves_until_it_is_too_old():
     assert cache.get(["a"], source, tick=Tick(3, 1000)) == [2]
 
 
+def test_a_hurried_micro_batch_takes_older_values_and_the_next_one_is_as_fresh_as_ever():
+    cache, source = FreshCache(size_max=9, freshness_ms=1000), Source()
+    cache.get(["a"], source, tick=Tick(1, 0))
+    assert cache.get(["a"], source, tick=Tick(2, 9_999, freshness_times=10)) == [1]
+    assert cache.get(["a"], source, tick=Tick(3, 9_999)) == [2]
+
+
+def test_with_freshness_0_a_hurried_micro_batch_reads_again_too():
+    cache, source = FreshCache(size_max=9, freshness_ms=0), Source()
+    cache.get(["a"], source, tick=Tick(1, 0))
+    assert cache.get(["a"], source, tick=Tick(2, 0, freshness_times=10)) == [2]
+
+
 def test_the_least_recently_asked_goes_first():
     cache, source = FreshCache(size_max=2, freshness_ms=1000), Source()
     for key in ("a", "b", "a", "c"):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recommender.ranker import Cascade, LightGBMRanker
+from recommender.ranker import HURRIED_KEEP, Cascade, LightGBMRanker
 from tests.recommender.boosters import make_booster, rows
 
 
@@ -91,6 +91,22 @@ def test_a_score_depends_on_the_row_alone_whatever_list_it_stands_in(booster, li
         assert scores.tobytes() == again.tobytes()
         one_by_one = [serving.rescore(lists[n : n + 1], scores[n : n + 1])[0] for n in range(size)]
         assert scores.tolist() == one_by_one
+
+
+@pytest.mark.parametrize("trees", [None, 3, 7])
+def test_a_hurried_score_is_recomputed_to_the_bit_by_a_ranker_with_its_cascade(booster, lists, trees):
+    hurried = lightgbm_ranker(booster, trees).hurried(0.25)
+    scores = hurried.score(lists, shown=20)
+    assert (scores > -1_000).sum() == HURRIED_KEEP
+    again = lightgbm_ranker(booster, hurried.cascade_trees, keep=0).rescore(lists, scores)
+    assert scores.tobytes() == again.tobytes()
+
+
+def test_to_hurry_never_costs_more_than_the_cascade_that_is_configured(booster):
+    assert lightgbm_ranker(booster).hurried(0.25).cascade_trees == booster.num_trees() // 4
+    assert lightgbm_ranker(booster, 2, keep=10).hurried(0.25).cascade == Cascade(2, 10)
+    assert lightgbm_ranker(booster, 100, keep=10).hurried(0.001).cascade == Cascade(1, HURRIED_KEEP)
+    assert LightGBMRanker(booster, "v", "f", trees=1).hurried(0.25).cascade_trees == 0
 
 
 def test_contributions_and_base_add_up_to_the_full_score(booster, lists):

@@ -1,5 +1,7 @@
 """The path over real state in memory: a small log is replayed, then questions are asked."""
 
+from copy import copy
+
 import msgspec
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from features.schema import ITEMS, USER_ACTIONS, Item, UserAction
 from features.store.port import StoreAway
 from recommender import recommend
 from recommender.candidates import SOURCES
-from recommender.effort import PLAIN
+from recommender.effort import CASCADED, FULL, PLAIN, POPULAR, RUNGS
 from recommender.model.served_lists import LogEntry, acted, newest_served, shown
 from recommender.model.served_rows import labelled, stacked
 from recommender.replay import Replayer
@@ -36,6 +38,11 @@ class ByPrice:
 
     def score(self, matrix, *, shown=0):
         return matrix[:, self._column].astype(np.float64)
+
+    def hurried(self, share):
+        hurried = copy(self)
+        hurried.cascade_trees = int(100 * share)
+        return hurried
 
 
 def shop(**settings):
@@ -65,6 +72,11 @@ def with_ranker(**settings):
     replayer = shop(**settings)
     replayer.recommender.ranker_of = lambda: ByPrice(replayer.catalog.names)
     return replayer
+
+
+def ask_at(replayer, effort, user="u1", **given):
+    (answer,) = replayer.recommender.recommend([replayer.query("q1", user, NOW_MS, **given)], effort=effort)
+    return answer
 
 
 def ask(replayer, user="u1", **given):
@@ -329,6 +341,76 @@ def test_at_plain_effort_there_are_no_reasons_and_no_look_of_the_shadow():
     (answer,) = replayer.recommender.recommend([replayer.query("q1", "u1", NOW_MS)], effort=PLAIN)
     assert (answer.level, answer.cause) == ("full", "no reasons: busy")
     assert (answer.explained, answer.shadow) == ((), None)
+
+
+def test_a_shadow_or_reasons_are_no_part_of_the_level_but_a_ranking_in_a_hurry_is():
+    replayer = with_ranker()
+    levels = {effort.name: ask_at(replayer, effort) for effort in RUNGS}
+    assert {name: (answer.level, answer.cause) for name, answer in levels.items()} == {
+        "full": ("full", None),
+        "plain": ("full", None),
+        "cascaded": ("partial", "overload: harder cascade"),
+        "cached": ("partial", "overload: harder cascade, cached features"),
+        "popular": ("popular", "overload: popular items only"),
+    }
+
+
+def test_a_hurried_answer_scores_fewer_candidates_by_a_hurried_model():
+    replayer = with_ranker(candidates_max=9)
+    replayer.recommender.sample_rate = 1.0
+    full, hurried = (ask_at(replayer, effort, k=2) for effort in (FULL, CASCADED))
+    assert (full.cascade_trees, hurried.cascade_trees) == (0, 25)
+    assert len(hurried.sample.item_ids) < len(full.sample.item_ids)
+    assert hurried.scores.tolist() == [float(item_id[1:]) for item_id in hurried.item_ids]
+
+
+def test_a_popular_answer_is_what_everybody_gets_but_for_the_item_the_user_is_on():
+    replayer = with_ranker()
+    one, other = (ask_at(replayer, POPULAR, user=user, k=20) for user in ("u1", "u2"))
+    assert (one.model_version, one.matrix.size, one.sample.item_ids) == ("none", 0, [])
+    assert set(one.sources) <= {"trending", "new"}
+    assert set(one.item_ids) ^ set(other.item_ids) == {"i6", "i7"}  # each one's last
+    assert "i11" not in one.item_ids
+    assert (np.diff(one.scores) <= 0).all()
+    shared = [item_id for item_id in one.item_ids if item_id in other.item_ids]
+    assert shared == [item_id for item_id in other.item_ids if item_id in one.item_ids]
+
+
+def test_a_popular_answer_obeys_what_the_user_bought():
+    replayer = shop(filters=("available", "bought"))
+    replayer.feed(USER_ACTIONS, UserAction("b", "u1", "i2", "buy", START_MS + 7 * MINUTE_MS))
+    replayer.settle()
+    bought, free = (ask_at(replayer, POPULAR, user=user, k=20) for user in ("u1", "u2"))
+    assert "i2" not in bought.item_ids
+    assert "i2" in free.item_ids
+
+
+def test_a_given_list_comes_back_whole_at_every_effort():
+    replayer = with_ranker()
+    given = ["i3", "i11", "nobody-knows", "i3", "i6"]
+    for effort in RUNGS:
+        answer = ask_at(replayer, effort, given=given, k=len(given))
+        assert sorted(answer.item_ids) == sorted(given), effort.name
+        assert set(answer.sources) == {"given"}
+    popular = ask_at(replayer, POPULAR, given=given, k=len(given))
+    assert dict(zip(popular.item_ids, popular.scores, strict=True))["nobody-knows"] == 0
+    assert (np.diff(popular.scores) <= 0).all()
+    assert popular.scores[0] > 0
+
+
+def test_a_popular_answer_names_a_source_that_failed():
+    class BrokenNew(Broken):
+        name = "new"
+
+    answer = ask_at(shop(sources=(SOURCES[4], BrokenNew(KeyError()))), POPULAR)
+    assert answer.cause == "new failed: KeyError; overload: popular items only"
+    assert answer.item_ids
+
+
+def test_no_effort_leaves_a_question_without_an_answer_where_nothing_is_known():
+    for effort in RUNGS:
+        answer = ask_at(Replayer(DOMAIN), effort, user="nobody")
+        assert (answer.item_ids, answer.level) == ([], "popular")
 
 
 def test_where_the_sources_rank_nothing_is_said_of_reasons():
