@@ -42,6 +42,8 @@ app = "{name}"
 beat_ms = 300
 [recommend]
 candidates_max = 50
+[overload]
+deadline_ms = 86_400_000
 [model]
 directory = "{directory}/models"
 [worker]
