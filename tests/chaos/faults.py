@@ -71,6 +71,11 @@ class Player:
         """Whether nothing is broken by us right now."""
         return not self._open
 
+    @property
+    def next_after(self) -> int | None:
+        """Where the next blow is to fall, in records applied; None: there is none left."""
+        return self._left[0].after if self._left else None
+
     def tick(self) -> None:
         """What is due now: ends, then at most one new blow."""
         self.lines += self._stand.news()

@@ -44,12 +44,12 @@ class _Link:
 
 
 class Proxy:
-    """`with Proxy("127.0.0.1:9094") as proxy: proxy.address`. `port`: where to listen, 0: a free one."""
+    """`with Proxy("127.0.0.1:9094") as proxy: proxy.address`. `port`: where to listen, 0: a free one. `upstream` may be
+    set later, for a server that has to know the proxy's address first.
+    """
 
-    def __init__(self, upstream: str, *, port: int = 0) -> None:
-        self._is_local = upstream.startswith("unix://")
-        host, _, server_port = upstream.rpartition(":")
-        self._at: Any = upstream.removeprefix("unix://") if self._is_local else (host, int(server_port))
+    def __init__(self, upstream: str = "127.0.0.1:1", *, port: int = 0) -> None:
+        self.upstream = upstream
         self.weather = Weather()
         self.accepted = 0
         self._listener = socket.create_server(("127.0.0.1", port))
@@ -158,11 +158,14 @@ class Proxy:
                 link.tasks.append(self._loop.create_task(self._serve(link)))
 
     async def _serve(self, link: _Link) -> None:
-        server = socket.socket(socket.AF_UNIX if self._is_local else socket.AF_INET, socket.SOCK_STREAM)
+        is_local = self.upstream.startswith("unix://")
+        host, _, port = self.upstream.rpartition(":")
+        server = socket.socket(socket.AF_UNIX if is_local else socket.AF_INET, socket.SOCK_STREAM)
         server.setblocking(False)
         link.sockets.append(server)
+        at: Any = self.upstream.removeprefix("unix://") if is_local else (host, int(port))
         try:
-            await self._loop.sock_connect(server, self._at)
+            await self._loop.sock_connect(server, at)
         except OSError:
             self._hang_up(link)
             return

@@ -97,6 +97,8 @@ def run(
 def _go(scenario: Scenario, stand: Stand, plan: Sequence[Fault], result: Result, tell: Told) -> None:
     base_ms = time.time_ns() // 1_000_000 - result.events * STEP_MS
     posts = Traffic(result.seed, result.events, base_ms, scenario.setup.shape).records()
+    if scenario.rewrite is not None:
+        posts = scenario.rewrite(Random(f"{result.seed}/rewrite"), posts)
     sender = Sender(stand.broker.bootstrap, posts, prefix=PREFIX, settings=scenario.setup.producer)
     watch = Watch(stand.direct, partitions=scenario.setup.partitions)
     try:
@@ -106,7 +108,7 @@ def _go(scenario: Scenario, stand: Stand, plan: Sequence[Fault], result: Result,
         tell("settling", watch.applied, result.faults)
         settle(stand, sender, watch)
         tell("judging", watch.applied, result.faults)
-        truth = the_truth(stand.direct)
+        truth = the_truth(stand.direct, whole=scenario.whole_log)
         result.records = truth.records
         _book(result, (scenario.judge or judge)(stand.direct, truth), watch)
     finally:
@@ -119,7 +121,7 @@ def play(stand: Stand, sender: Sender, watch: Watch, plan: Sequence[Fault], resu
     player = Player(stand, plan, watch)
     try:
         while not (player.done and sender.done):
-            sender.pump(room=stand.setup.backlog_max - (sender.sent - watch.applied))
+            sender.pump(room=_room(stand, sender, watch, player))
             watch.look()
             player.tick()
             stand.keep()
@@ -129,6 +131,14 @@ def play(stand: Stand, sender: Sender, watch: Watch, plan: Sequence[Fault], resu
             time.sleep(TICK_S)
     finally:
         player.finish()
+
+
+def _room(stand: Stand, sender: Sender, watch: Watch, player: Player) -> int:
+    """How many records may be sent now: the traffic waits for its faults, so that each finds some on its way."""
+    up_to = watch.applied + stand.setup.backlog_max
+    if player.next_after is not None:
+        up_to = min(up_to, player.next_after + stand.setup.lead_max)
+    return up_to - sender.sent
 
 
 def _keep_going(stand: Stand, sender: Sender, watch: Watch, player: Player) -> None:

@@ -22,6 +22,7 @@ from pipeline import child
 from pipeline.config import Kafka, Model, Recommend, Redis, Settings, Worker
 from pipeline.demo.settings import toml
 from pipeline.kafka.topics import create, load_topics
+from tests.chaos.proxy import Proxy
 from tests.chaos.servers import BrokerServer, RedisServer, start_broker, start_redis
 from tests.chaos.traffic import ACTIONS, ATTRIBUTES, Shape
 
@@ -45,7 +46,8 @@ def _same(settings: Settings) -> Settings:
 @dataclass(frozen=True, slots=True)
 class Setup:
     """What a scenario wants of the stand. `settings` is laid over the worker's own; `prepare` is called when the servers
-    run, before there are topics and workers. `backlog_max`: records published but not applied (bounds the traffic).
+    run, before there are topics and workers. `backlog_max` bounds the
+    records that are published but not applied, `lead_max` those beyond the point where the next fault falls.
     """
 
     workers: int = 1
@@ -54,11 +56,11 @@ class Setup:
     brokers: tuple[str, ...] = BROKERS
     redises: tuple[str, ...] = REDISES
     broker_properties: Mapping[str, str] = field(default_factory=dict)  # Apache Kafka's server.properties
-    redis_arguments: tuple[str, ...] = ()
     producer: Mapping[str, object] = field(default_factory=dict)  # the traffic's, in librdkafka's words
     shape: Shape = field(default_factory=Shape)
     partitions: int = 4
     backlog_max: int = 20_000
+    lead_max: int = 6_000
 
 
 @dataclass(slots=True)
@@ -85,11 +87,12 @@ class Stand:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.setup, self.unfenced = setup, unfenced
         self.slots: list[Slot] = []
+        self.proxies: dict[str, Proxy] = {}  # by the line that they stand in: `redis`, `broker`
         self.own_deaths: Counter[str] = Counter()  # of workers, by code: nobody here killed them
         self._closers: list[Callable[[], None]] = []
         self._lines: list[str] = []
         try:
-            self.redis: RedisServer = start_redis(redis, self.directory / "redis", arguments=setup.redis_arguments)
+            self.redis: RedisServer = start_redis(redis, self.directory / "redis")
             self._closers.append(self.redis.stop)
             properties = {"group.min.session.timeout.ms": "1000", **setup.broker_properties}
             self.broker: BrokerServer = start_broker(broker, self.directory / "broker", properties=properties)

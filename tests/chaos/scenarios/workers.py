@@ -13,6 +13,7 @@ from tests.chaos.stand import Setup, Stand
 EVENTS_PER_KILL = 2_000
 PLACED = "reading "  # a worker says so for each partition that it has placed
 ZOMBIE_MS = (4_500, 9_000)  # beyond the session's 3 s: the partitions move
+AWAKE_MS = (1_000, 7_000)  # until the next one freezes: some wake up into their next sleep, most join again
 
 
 @fault
@@ -57,7 +58,7 @@ def _rebalance(workers: int) -> Callable[[Random, int], list[Fault]]:
 
     def plan(random: Random, events: int) -> list[Fault]:
         faults = []
-        for after in points(random, events, max(4, events // 4_000)):
+        for after in points(random, events, max(4, events // 2_500)):
             lasts_ms, dice = random.randrange(500, 6_000), random.random()
             if dice < 0.5:
                 faults.append(Fault("leave", after, {"worker": workers - 1}, lasts_ms=lasts_ms))
@@ -79,8 +80,8 @@ def _zombies(random: Random, events: int) -> list[Fault]:
             "freeze",
             after,
             {"name": f"worker-{random.randrange(2)}"},
+            delay_ms=random.randrange(*AWAKE_MS),
             lasts_ms=random.randrange(*ZOMBIE_MS),
-            until=PLACED,
         )
         for after in points(random, events, max(3, events // 10_000))
     ]
