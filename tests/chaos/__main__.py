@@ -69,7 +69,12 @@ def _chosen(
         if "all" not in names:
             raise click.UsageError(f"{name} cannot run on {broker} and {redis}")
         console.print(f"left out: {name} needs another broker or Redis")
-    return [known[name] for name in able]
+    lacking = {name: lack for name in able if (lack := known[name].setup.lacks())}
+    for name, lack in lacking.items():
+        if "all" not in names:
+            raise click.UsageError(f"{name} cannot run here: {lack}")
+        console.print(f"left out: {name}: {lack}", style="bold red")
+    return [known[name] for name in able if name not in lacking]
 
 
 def _one(

@@ -62,9 +62,10 @@ class Sender:
         self._producer.flush(1.0)
 
     def _send(self, post: Post) -> None:
+        at = {"partition": post.partition} if post.partition >= 0 else {}
         while True:
             try:
-                self._producer.produce(self._prefix + post.topic, post.value, post.key, on_delivery=self._report)
+                self._producer.produce(self._prefix + post.topic, post.value, post.key, on_delivery=self._report, **at)
             except BufferError:
                 self._producer.poll(0.05)
             else:

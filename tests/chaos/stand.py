@@ -60,6 +60,7 @@ class Setup:
     shape: Shape = field(default_factory=Shape)
     partitions: int = 4
     backlog_max: int = 20_000
+    lacks: Callable[[], str] = lambda: ""  # what this machine lacks for it, in words
     lead_max: int = 6_000
 
 
@@ -87,6 +88,7 @@ class Stand:
         self.directory.mkdir(parents=True, exist_ok=True)
         self.setup, self.unfenced = setup, unfenced
         self.slots: list[Slot] = []
+        self.environ: dict[str, str] = {}  # what workers get beside our own
         self.proxies: dict[str, Proxy] = {}  # by the line that they stand in: `redis`, `broker`
         self.own_deaths: Counter[str] = Counter()  # of workers, by code: nobody here killed them
         self._closers: list[Callable[[], None]] = []
@@ -179,7 +181,7 @@ class Stand:
         module = ["tests.chaos.unfenced"] if self.unfenced else ["pipeline"]
         argv = [sys.executable, "-m", *module, "--config", str(config), "worker"]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
-        environ = kept | {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1"}
+        environ = kept | {"PYTHONPATH": str(Path.cwd()), "OMP_NUM_THREADS": "1", **self.environ}
         slot.process = child.start(argv, log=slot.log, environ=environ)
         slot.started_s = time.monotonic()
         slot.starts += 1

@@ -32,11 +32,12 @@ ATTRIBUTES = (Attribute(name="colour", kind="category", candidates=True), Attrib
 
 
 class Post(NamedTuple):
-    """One record on its way into an input topic (its name in the contract)."""
+    """One record on its way into an input topic (its name in the contract). `partition` -1: as the key says."""
 
     topic: str
     key: bytes | None
     value: bytes | None
+    partition: int = -1
 
 
 @dataclass(frozen=True, slots=True)

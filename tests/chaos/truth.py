@@ -35,8 +35,8 @@ class Truth:
         return digest(self.store, self.state.layout, settings.domain)
 
 
-def the_truth(settings: Settings) -> Truth:
-    """Reads the whole log back and replays it. Raises `RuntimeError` where the log does not begin at its first record."""
+def the_truth(settings: Settings, *, whole: bool = True) -> Truth:
+    """Reads the log back and replays it. Raises `RuntimeError` where a `whole` one does not begin at its first record."""
     logs: dict[Part, list[LogRecord]] = {}
     with Reader(settings.kafka, group="chaos-truth") as reader:
         for topic in INPUT_TOPICS:
@@ -44,6 +44,9 @@ def the_truth(settings: Settings) -> Truth:
             for message in reader.existing(name):
                 record = LogRecord(message.offset(), message.timestamp()[1], message.key(), message.value())
                 logs.setdefault(Part(name, message.partition()), []).append(record)
+    for part, records in logs.items():
+        if whole and records[0].offset:
+            raise RuntimeError(f"{part}: the log begins at {records[0].offset}: no truth to hold the state against")
     return replayed(settings, logs)
 
 
@@ -60,11 +63,7 @@ def replayed(settings: Settings, logs: dict[Part, list[LogRecord]]) -> Truth:
 
 def _replay(truth: Truth, settings: Settings, topic: str, part: Part, records: list[LogRecord]) -> None:
     actions = {action.name: action for action in settings.actions}
-    if records[0].offset:
-        raise RuntimeError(
-            f"{part}: the log begins at {records[0].offset}: there is no truth to hold the state against"
-        )
-    truth.state.resume(part, committed=None, log_start=0)
+    truth.state.resume(part, committed=None, log_start=records[0].offset)
     for some in _batches(records):
         found = read(topic, part, some, actions=actions, answer_from=0)
         truth.state.apply(part, found.facts, last=some[-1].offset)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from random import Random
@@ -10,21 +10,26 @@ from typing import Any
 
 from tests.chaos.faults import Fault
 from tests.chaos.stand import Setup
+from tests.chaos.traffic import Post
 
-MODULES = ("workers", "servers")
+MODULES = ("workers", "servers", "network", "producers")
 SCENARIOS: dict[str, Scenario] = {}
+Rewrite = Callable[[Random, Iterator[Post]], Iterator[Post]]
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """What is done to whom. `plan(random, events)`: the faults, from `random` alone. `drive` in place of `run.play`,
-    `judge` in place of `verdict.judge`, with their signatures.
+    `judge` in place of `verdict.judge`, with their signatures. `rewrite(random, posts)`: the traffic as another producer
+    would send it. `whole_log`: the topics still hold their first records at the end.
     """
 
     name: str
     about: str
     plan: Callable[[Random, int], Sequence[Fault]]
     setup: Setup = field(default_factory=Setup)
+    rewrite: Rewrite | None = None
+    whole_log: bool = True
     drive: Callable[..., None] | None = None
     judge: Callable[..., Any] | None = None
 
