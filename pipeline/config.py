@@ -45,6 +45,8 @@ class Kafka(Section, frozen=True, forbid_unknown_fields=True):
     sasl_username: str = ""
     sasl_password_file: str = ""
     ssl_ca_file: str = ""
+    ssl_certificate_file: str = ""
+    ssl_key_file: str = ""
     session_timeout_ms: Positive = 6_000
     heartbeat_ms: Positive = 1_500
     commit_interval_ms: Positive = 500

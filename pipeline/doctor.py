@@ -18,6 +18,7 @@ from features.store import layout as names
 from features.store.port import ANEW, PHASES, Part, StateForeign
 from pipeline import models
 from pipeline.config import ConfigError, Settings, secret
+from pipeline.kafka.access import RIGHTS, missing_rights, refusal
 from pipeline.kafka.clients import confluent
 from pipeline.kafka.log_identity import identities
 from pipeline.kafka.reading import Range, Reader
@@ -59,6 +60,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     answers = list(_guarded("broker", lambda: broker(admin, settings)))
     yield from answers
     of_the_broker: dict[str, Callable[[], Iterator[Finding]]] = {
+        "rights": lambda: rights(settings),
         "topics": lambda: topics(admin, settings),
         "log identity": lambda: identity(admin, client, settings),
         "lag": lambda: lag(client, settings),
@@ -89,10 +91,21 @@ def configuration(settings: Settings) -> Iterator[Finding]:
 
 def broker(admin: AdminClient, settings: Settings) -> Iterator[Finding]:
     """Whether the broker answers."""
+    if refused := refusal(settings.kafka, within_s=ANSWER_S):
+        yield Finding("broker", "wrong", refused.said, "is kafka.bootstrap right, is it up?")
+        return
     begun_s = time.monotonic()
     found = admin.list_topics(timeout=ANSWER_S)
     took_ms = (time.monotonic() - begun_s) * 1000
     yield Finding("broker", "ok", f"{settings.kafka.bootstrap}, {len(found.brokers)} brokers, {took_ms:.0f} ms")
+
+
+def rights(settings: Settings) -> Iterator[Finding]:
+    """Whether the broker allows what a worker does."""
+    if lacking := missing_rights(settings.kafka):
+        yield Finding("rights", "wrong", f"the broker does not allow {'; '.join(lacking)}", RIGHTS)
+    else:
+        yield Finding("rights", "ok", "a worker may read and write what it must")
 
 
 def topics(admin: AdminClient, settings: Settings) -> Iterator[Finding]:

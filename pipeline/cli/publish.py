@@ -18,6 +18,7 @@ from features.schema import INPUT_TOPICS
 from pipeline.cli import with_settings
 from pipeline.config import ConfigError, Settings
 from pipeline.dataset import files, lines
+from pipeline.kafka.access import reach
 from pipeline.kafka.clients import confluent
 from pipeline.kafka.delivery import Delivery
 from pipeline.kafka.topics import missing
@@ -53,6 +54,7 @@ def command(
     """
     if path != STDIN and not path.exists():
         raise ConfigError(f"{path}: no such file or folder")
+    reach(settings.kafka)
     _check_topics(settings, topics_of(path, topic))
     begun_s = time.monotonic()
     interrupted = False

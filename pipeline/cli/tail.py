@@ -10,6 +10,7 @@ import msgspec
 from features.schema import RECOMMENDATIONS, Recommendation
 from pipeline.cli import with_settings
 from pipeline.config import Settings
+from pipeline.kafka.access import reach
 from pipeline.kafka.reading import Reader
 
 SHOWN = 5
@@ -29,6 +30,7 @@ def command(
     """Follow the recommendations, readable or as JSON lines."""
     topic = settings.kafka.topic_prefix + RECOMMENDATIONS
     shown = 0
+    reach(settings.kafka)
     with Reader(settings.kafka) as reader:
         for message in reader.follow(topic, from_start=from_start, until_s=timeout_s):
             raw = message.value() if message else None

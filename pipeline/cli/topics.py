@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient
 
 from pipeline.cli import with_settings
 from pipeline.config import Settings
+from pipeline.kafka.access import reach
 from pipeline.kafka.clients import confluent
 from pipeline.kafka.topics import DECLARED, check, create, load_topics
 
@@ -31,6 +32,7 @@ def command() -> None:
 def create_missing(*, settings: Settings, file: Path, replication: int, as_json: bool) -> None:
     """Create the topics that are missing; existing ones stay as they are. Safe to repeat."""
     topics = load_topics(file, prefix=settings.kafka.topic_prefix)
+    reach(settings.kafka)
     outcome = create(AdminClient(confluent(settings.kafka)), topics, replication=replication)
     if as_json:
         click.echo(orjson.dumps(outcome).decode())
@@ -48,6 +50,7 @@ def create_missing(*, settings: Settings, file: Path, replication: int, as_json:
 def compare(*, settings: Settings, file: Path, as_json: bool) -> None:
     """Compare the broker's topics with the declaration; exit 1 when one differs."""
     topics = load_topics(file, prefix=settings.kafka.topic_prefix)
+    reach(settings.kafka)
     found = check(AdminClient(confluent(settings.kafka)), topics)
     if as_json:
         click.echo(orjson.dumps(found).decode())

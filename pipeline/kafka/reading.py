@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from pipeline.config import ConfigError, Kafka
 from pipeline.kafka.clients import confluent
+from pipeline.kafka.topics import FORBIDDEN
 
 ANSWER_S = 10.0
 POLL_S = 0.2
@@ -66,6 +67,8 @@ class Reader:
     def ranges(self, topic: str) -> dict[int, Range]:
         """What the broker holds of each partition. Raises `ConfigError` where the topic is missing."""
         described = self._consumer.list_topics(topic, timeout=ANSWER_S).topics[topic]
+        if described.error is not None and described.error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise ConfigError(f"{topic}: {FORBIDDEN}")
         if described.error is not None or not described.partitions:
             raise ConfigError(f"{topic}: the broker has no such topic (`headrace topics create` makes it)")
         return {partition: self._range(topic, partition) for partition in sorted(described.partitions)}

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
 from pipeline.config import ConfigError
 
 ANSWER_S = 15.0
-
+FORBIDDEN = "not allowed for this user (deploy/kafka/acls.sh grants the rights)"
 
 HOUR_MS = 3_600_000
 DECLARED = Path(__file__).resolve().parents[2] / "deploy" / "topics.toml"
@@ -85,25 +85,41 @@ def check(admin: AdminClient, topics: Sequence[Topic]) -> dict[str, list[str]]:
     Raises `KafkaException` when the broker does not answer.
     """
     seen = admin.list_topics(timeout=ANSWER_S).topics
-    found: dict[str, list[str]] = {}
-    for topic in topics:
-        there = seen.get(topic.name)
-        if there is None or there.error is not None:
-            found[topic.name] = ["missing: `headrace topics create`"]
-            continue
-        found[topic.name] = []
-        if len(there.partitions) != topic.partitions:
-            found[topic.name].append(f"{len(there.partitions)} partitions, declared {topic.partitions}")
-    present = [topic for topic in topics if not any("missing" in line for line in found[topic.name])]
+    absent = [topic.name for topic in topics if topic.name not in seen or seen[topic.name].error is not None]
+    forbidden = _forbidden(admin, absent, timeout_s=ANSWER_S)
+    found = {name: [FORBIDDEN if name in forbidden else "missing: `headrace topics create`"] for name in absent}
+    present = [topic for topic in topics if topic.name not in found]
+    for topic in present:
+        count = len(seen[topic.name].partitions)
+        differs = count != topic.partitions
+        found[topic.name] = [f"{count} partitions, declared {topic.partitions}"] if differs else []
     for name, lines in _config_differences(admin, present).items():
         found[name] += lines
     return found
 
 
 def missing(admin: AdminClient, names: Sequence[str], *, timeout_s: float = ANSWER_S) -> list[str]:
-    """Those of `names` that the broker does not have; raises `KafkaException` when it does not answer."""
+    """Those of `names` that the broker does not have.
+
+    Raises `KafkaException` when it does not answer, or keeps some of them from this user.
+    """
     seen = admin.list_topics(timeout=timeout_s).topics
-    return [name for name in names if name not in seen or seen[name].error is not None or not seen[name].partitions]
+    absent = [name for name in names if name not in seen or seen[name].error is not None or not seen[name].partitions]
+    if forbidden := _forbidden(admin, absent, timeout_s=timeout_s):
+        raise KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, f"{', '.join(forbidden)}: {FORBIDDEN}"))
+    return absent
+
+
+def _forbidden(admin: AdminClient, absent: Sequence[str], *, timeout_s: float) -> list[str]:
+    """Those that are not in the list because this user may not see them; asked for by name, the broker says so."""
+    if not absent:
+        return []
+    answers = admin.describe_topics(TopicCollection(list(absent)), request_timeout=timeout_s)
+    errors = {name: answer.exception(timeout_s) for name, answer in answers.items()}
+    denied = KafkaError.TOPIC_AUTHORIZATION_FAILED
+    return [
+        name for name, error in errors.items() if isinstance(error, KafkaException) and error.args[0].code() == denied
+    ]
 
 
 def _config_differences(admin: AdminClient, topics: Sequence[Topic]) -> dict[str, list[str]]:
