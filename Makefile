@@ -2,7 +2,7 @@
 #
 #   make demo ARGS="--seconds 30 --json"    the whole pipeline on this machine, nothing else to install
 #   make kafka ARGS="--port 9092"           a real broker without containers; needs Java and Maven
-#   make test | lint | bench | stack-test
+#   make test | test-kafka | lint | bench | stack-test
 
 VENV ?= .venv
 ARGS ?=
@@ -11,7 +11,7 @@ RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip install -q --disable-pip-version-check --no-input -c constraints.txt -e
 DEMO_NEEDS := $(VENV)/.demo $(if $(findstring completejourney,$(ARGS)),$(VENV)/.datasets)
 
-.PHONY: demo kafka test lint bench chaos soak stack-test venv schemas clean
+.PHONY: demo kafka test unit integration quality test-kafka integration-kafka chaos-short lint bench chaos soak stack-test venv schemas clean
 
 demo: $(DEMO_NEEDS)
 	@$(RUN) pipeline.cli demo $(ARGS)
@@ -20,11 +20,27 @@ demo: $(DEMO_NEEDS)
 kafka: $(VENV)/.demo
 	@$(RUN) pipeline.apache_kafka $(ARGS)
 
-# The servers of the integration tests want the cores for themselves, so those run one after the other.
-test: $(VENV)/.dev
-	$(RUN) pytest -n auto --ignore=tests/integration --ignore=tests/benchmarks --ignore=tests/quality $(ARGS)
-	$(RUN) pytest tests/integration $(ARGS)
+# Every test that needs no Java: the unit tests, then what runs on the embedded servers, then the quality floors.
+test: unit integration quality
+
+unit: $(VENV)/.dev
+	$(RUN) pytest -n auto $(addprefix --ignore=tests/,integration benchmarks quality chaos/test_short.py) $(ARGS)
+
+# The servers of these want the cores for themselves, so they run one after the other.
+integration: $(VENV)/.dev
+	$(RUN) pytest tests/integration -m "not apache" $(ARGS)
+
+quality: $(VENV)/.dev
 	$(RUN) pytest -n auto --dist worksteal tests/quality $(ARGS)
+
+# What a broker can change, again on Apache Kafka, and crash tests in little; needs Java and Maven, says so where not.
+test-kafka: integration-kafka chaos-short
+
+integration-kafka: $(VENV)/.dev
+	HEADRACE_TEST_BROKER=apache $(RUN) pytest tests/integration -m "broker or apache" $(ARGS)
+
+chaos-short: $(VENV)/.dev
+	HEADRACE_TEST_BROKER=apache $(RUN) pytest tests/chaos/test_short.py $(ARGS)
 
 lint: $(VENV)/.dev
 	$(RUN) ruff check --no-cache .

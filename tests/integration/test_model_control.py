@@ -20,7 +20,7 @@ from recommender.model.registry import Registry
 from tests.integration.worlds import wait
 
 pytestmark = pytest.mark.services
-FOLLOWED_S = 20  # a swap takes a blink; a broker that was stopped needs some seconds to be found again
+FOLLOWED_S = 60  # a swap takes a blink; a broker that was stopped needs some seconds to be found again
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ def test_a_worker_whose_redis_is_emptied_restores_state_and_meta(servers, tmp_pa
             before = client.hgetall(meta_key(world.name))
             client.delete(*client.scan_iter(match=f"*:{world.name}:*", count=5_000))
             world.publish("user_actions", traffic(50, seed="b"))
-            wait(lambda: client.hgetall(meta_key(world.name)) == before, 40, world.logs)
+            wait(lambda: client.hgetall(meta_key(world.name)) == before, 60, world.logs)
         world.wait_until_answered()
-        wait(lambda: world.counts().get("applied:user_actions") == 250, 20, world.logs)
+        wait(lambda: world.counts().get("applied:user_actions") == 250, 60, world.logs)
         assert worker.poll() is None
         assert world.digest() == world.replayed_digest()
     finally:

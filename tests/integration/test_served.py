@@ -62,7 +62,7 @@ def test_an_explained_recommendation_is_recomputed_to_the_bit_from_its_served_ro
         explained[:] = [each for each in world.recommendations() if each.model.version == "v1" and each.level == "full"]
         return explained and 'headrace_shadow_overlap_count{version="v1"}' in world.metrics()
 
-    wait(is_scored, 20, world.logs)
+    wait(is_scored, 60, world.logs)
     world.wait_until_answered()
     for answer in explained:
         assert answer.cause is None

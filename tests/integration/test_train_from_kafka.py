@@ -52,7 +52,7 @@ def ask(world):
             for user in [f"u{n % USERS}"]
         ],
     )
-    wait(lambda: len(answered(world)) == LISTS, 20, world.logs)
+    wait(lambda: len(answered(world)) == LISTS, 60, world.logs)
     return answered(world)
 
 
@@ -127,7 +127,7 @@ def test_a_ranker_learns_from_the_bytes_that_were_served_and_a_crash_changes_not
     worker.kill()
     worker.wait()
     world.start()
-    wait(lambda: all(count > 1 for rec_id, count in served(world)[1].items() if rec_id in shown), 20, world.logs)
+    wait(lambda: all(count > 1 for rec_id, count in served(world)[1].items() if rec_id in shown), 60, world.logs)
     again = learned(world)
     assert again.dropped[join.REPEATED_LISTS] >= len(shown)
     assert (again.query_ids, again.matrix.tobytes()) == (rows.query_ids, rows.matrix.tobytes())

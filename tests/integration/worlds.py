@@ -95,11 +95,6 @@ class World:
         self.config.write_text(self.config.read_text() + more)
         self.settings = load(self.config, {})
 
-    def configure(self, more: str) -> None:
-        """Adds to the settings of workers to come."""
-        self.config.write_text(self.config.read_text() + more)
-        self.settings = load(self.config, {})
-
     # --- workers
 
     def start(self) -> subprocess.Popen:
@@ -117,7 +112,7 @@ class World:
     def logs(self) -> str:
         return "\n".join(path.read_text(errors="replace") for path in sorted(self.directory.glob("worker-*.log")))
 
-    def wait_for_log(self, text: str, *, within_s: float = 20, times: int = 1) -> None:
+    def wait_for_log(self, text: str, *, within_s: float = 60, times: int = 1) -> None:
         wait(lambda: self.logs().count(text) >= times, within_s, lambda: f"no {text!r} in\n{self.logs()}")
 
     def metrics(self) -> str:
@@ -215,7 +210,7 @@ class World:
                     open_ones.add((ask.record.user_id, partition, offset))
         return open_ones
 
-    def wait_until_answered(self, *, within_s: float = 25) -> None:
+    def wait_until_answered(self, *, within_s: float = 90) -> None:
         wait(
             lambda: not self.unanswered(),
             within_s,
