@@ -1,0 +1,167 @@
+"""What the doctor looks at in Redis: the servers, the state and its generations, the clock. It only reads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+
+from features.store import layout as names
+from features.store.port import ANEW, PHASES, Part, StateForeign
+from features.store.redis_generations import Generations, Standing
+from features.store.redis_replies import answering, good
+from pipeline.config import Settings
+from pipeline.finding import Finding
+from pipeline.kafka.reading import Range
+from pipeline.redis_login import wire
+
+REDIS_VERSION_MIN = (7, 0)
+MEMORY_SHARE_MAX = 0.85
+CLOCK_SKEW_MS_MAX = 1_000
+BEYOND_NOTED = 1_000
+ANSWER_MS = 5_000
+
+
+class RedisSide:
+    """Owns a connection; a context manager."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._wire = wire(settings.redis, timeout_ms=ANSWER_MS)
+        self._generations = Generations(self._wire, app=settings.redis.app)
+
+    def __enter__(self) -> RedisSide:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._wire.close()
+
+    def servers(self) -> Iterator[Finding]:
+        """Version, role, eviction policy, memory, persistence; of a cluster those of every node."""
+        with answering():
+            facts = self._wire.facts()
+        for address, info in facts.items():
+            yield from _server(f"{address}: " if len(facts) > 1 else "", info, clustered=len(facts) > 1)
+
+    def state(self) -> Iterator[Finding]:
+        """Whether the state is one that these settings can go on with, and what rebuilds have left."""
+        standing = self._generations.look()
+        if "generation" not in standing.meta and standing.building is None:
+            yield Finding("state", "note", "no state yet: the first worker begins it", "nothing to do")
+            return
+        yield from self._serving(standing)
+        yield from _rebuilds(standing)
+
+    def binding(self, logs: Mapping[str, str]) -> Iterator[Finding]:
+        """Whether the state was built from these very logs, {topic: identity}."""
+        meta = self._generations.look().meta
+        generation = names.serving(meta)
+        wrong = False
+        for topic, found in logs.items():
+            known = meta.get(f"log:{generation}:{topic}", found)
+            if known != found:
+                wrong = True
+                yield Finding("log identity", "wrong", f"{topic} is {found}, the state was built from {known}", ANEW)
+        if not wrong:
+            yield Finding("log identity", "ok", "the state and the topics belong together")
+
+    def overlap(self, part: Part, held: Range) -> Iterator[Finding]:
+        """A state that is beyond the log's end, or before its start, cannot go on."""
+        marks = self._marks(part)
+        if not marks:
+            return
+        lowest, highest = min(marks), max(marks)
+        where = f"{part.topic}-{part.partition}"
+        if highest >= held.end + BEYOND_NOTED:  # a broker may tell an end that is a batch old
+            yield Finding("lag", "wrong", f"{where}: the state is at {highest}, the log ends at {held.end}", ANEW)
+        if lowest + 1 < held.start:
+            yield Finding("lag", "wrong", f"{where}: the state is at {lowest}, the log begins at {held.start}", ANEW)
+
+    def clock(self) -> Iterator[Finding]:
+        """Whether this machine and Redis agree about the time."""
+        with answering():
+            before_s = time.time()
+            facts = self._wire.facts()
+        here_s = (before_s + time.time()) / 2
+        told = [int(info["server_time_usec"]) for info in facts.values() if "server_time_usec" in info]
+        skew_ms = max((stamp / 1e3 - here_s * 1e3 for stamp in told), key=abs, default=0.0)
+        if abs(skew_ms) > CLOCK_SKEW_MS_MAX:
+            yield Finding("clock", "wrong", f"Redis's clock is {skew_ms:+.0f} ms off", "NTP on both machines")
+        else:
+            yield Finding("clock", "ok", f"{skew_ms:+.0f} ms between here and Redis")
+
+    def _serving(self, standing: Standing) -> Iterator[Finding]:
+        meta, generation = standing.meta, standing.serving
+        shards, columns = self._settings.redis.shards, self._settings.domain.columns
+        try:
+            names.check_meta(meta, shards=shards, generation=generation, columns=columns)
+        except StateForeign as error:
+            yield Finding("state", "wrong", str(error), f"the former settings; else {ANEW}")
+            return
+        needed = ("generation", *(f"{kind}:{generation}" for kind in ("format", "shards", "columns")))
+        absent = [field for field in needed if field not in meta]
+        if self._settings.actions and not names.codes_of(meta, generation):
+            absent.append("action codes")
+        if absent:
+            lost = f"meta incomplete, without {', '.join(absent)}: a worker that runs now restores it"
+            yield Finding("state", "wrong", lost, f"if it stays: {ANEW}")
+            return
+        yield Finding("state", "ok", f"generation {generation}, {shards} shards, columns {', '.join(columns)}")
+
+    def _marks(self, part: Part) -> list[int]:
+        generation = names.serving(self._generations.look().meta)
+        fields = [names.mark_field(phase, part) for phase in PHASES]
+        prefixes = names.prefixes(self._settings.redis.app, generation, self._settings.redis.shards)
+        with answering():
+            found = good(self._wire.exchange([("HMGET", f"{prefix}hwm", *fields) for prefix in prefixes]))
+        return [int(mark) for pair in found for mark in pair if mark is not None]
+
+
+def _rebuilds(standing: Standing) -> Iterator[Finding]:
+    """One at work, one that died, and what others left: it holds memory, and users who were forgotten since."""
+    if standing.building is not None and standing.lease:
+        owner, _, told = standing.lease.partition(" ")
+        yield Finding(
+            "state", "note", f"a rebuild fills generation {standing.building} ({owner}): {told}", "nothing to do"
+        )
+    elif standing.building is not None:
+        yield Finding(
+            "state",
+            "note",
+            f"a rebuild died while it filled generation {standing.building}, which still takes memory",
+            "`headrace rebuild` goes on with it, `headrace rebuild --clean` removes it",
+        )
+    if standing.leftovers:
+        left = ", ".join(map(str, standing.leftovers))
+        yield Finding(
+            "state",
+            "note",
+            f"generation {left} serves no more and still takes memory; who was forgotten since is still in it",
+            "`headrace rebuild --clean` removes it",
+        )
+
+
+def _server(where: str, info: Mapping[str, str], *, clustered: bool) -> Iterator[Finding]:
+    if "away" in info:
+        yield Finding("redis", "wrong", f"{where}does not answer: {info['away']}", "is it up?")
+        return
+    valkey = "valkey_version" in info
+    said = f"{where}{'Valkey' if valkey else 'Redis'} {info['valkey_version'] if valkey else info['redis_version']}"
+    version = tuple(int(part) for part in info["redis_version"].split(".")[:2])
+    if version < REDIS_VERSION_MIN:
+        yield Finding("redis", "wrong", f"{said}: too old for the scripts", "Redis >= 7.0 or Valkey")
+    if info["role"] != "master" and not clustered:
+        yield Finding("redis", "wrong", f"{said} is a {info['role']}", "redis.url must name the primary")
+    policy = info.get("maxmemory_policy", "noeviction")  # what a hosted Redis does not tell is taken for right
+    if policy != "noeviction":
+        evicts = f"{where}maxmemory-policy {policy}: evictions break exactness silently"
+        yield Finding("redis", "wrong", evicts, "set it to noeviction")
+    used, most = int(info["used_memory"]), int(info.get("maxmemory", 0))
+    if most and used > MEMORY_SHARE_MAX * most:
+        full = f"{where}{used / most:.0%} of maxmemory: full pauses everything"
+        yield Finding("redis", "wrong", full, "more maxmemory")
+    if not int(info.get("aof_enabled", 1)):
+        yield Finding("redis", "note", f"{where}no append-only file: a restart loses the state", "appendonly yes")
+    elif info.get("aof_last_write_status", "ok") != "ok":
+        broken = f"{where}the append-only file cannot be written"
+        yield Finding("redis", "wrong", broken, "look at its disk and its log")
+    yield Finding("redis", "ok", f"{said}, {used / 2**20:.0f} MiB used of {f'{most / 2**20:.0f}' if most else 'all'}")
