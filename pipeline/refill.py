@@ -116,6 +116,8 @@ class Refill:
                 if folder is not None:
                     self._take_folder(folder)
                 self._take_topics(kafka)
+                while patiently(self._state.sweep, on_wait=self._on_wait) is not None:  # of forgotten users
+                    self._on_wait("sweeping session lists of forgotten users")
                 patiently(self._state.beat, on_wait=self._on_wait)
             except StateLost as lost:  # go on from the marks that are left
                 self._on_wait(f"Redis lost data: {lost}")

@@ -156,6 +156,25 @@ def test_a_meta_that_lost_fields_is_wrong_in_plain_words(settings, doctor, field
     assert f"meta incomplete, without {named}" in found["state"]["seen"]
 
 
+def test_rebuilds_at_work_dead_ones_and_what_they_left_are_told(settings, doctor):
+    store = fill(settings)
+    generations = store.generations()
+    generations.claim("me:1:x", instead_of=1, building=2, told="5 of 9 records")
+    RedisStore(settings.redis.url, app=settings.redis.app, generation=2).open(settings.domain)
+    told = "a rebuild fills generation 2 (me:1:x): 5 of 9 records"
+    assert doctor()[0]["state"] | {"mend": ""} == {"check": "state", "status": "note", "seen": told, "mend": ""}
+    generations.let_go("me:1:x")
+    found, exit_code = doctor()
+    assert "a rebuild died while it filled generation 2" in found["state"]["seen"]
+    assert "`headrace rebuild` goes on" in found["state"]["mend"]
+    generations.claim("me:1:x", instead_of=1, building=2, before=2)
+    generations.flip("me:1:x", instead_of=1, building=2)
+    store.close()
+    found, exit_code = doctor()
+    assert exit_code == 0
+    assert "generation 1 serves no more" in found["state"]["seen"]
+
+
 def test_a_state_of_another_log_is_wrong(settings, doctor):
     fill(settings).close()
     client = redis_client.Redis.from_url(settings.redis.url)
