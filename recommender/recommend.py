@@ -118,12 +118,12 @@ class Recommender:
             self.select(query, each, score, ranker, failed)
             for query, each, score in zip(queries, ready, scores, strict=True)
         ]
+        if effort.cause:
+            answers = [_reduced(answer, effort) for answer in answers]
         if self.reasons and ranker is not None:
             answers = [
                 self.explain(answer, ranker) if effort.extras else _unexplained(answer, "busy") for answer in answers
             ]
-        if effort.cause:
-            answers = [_reduced(answer, effort) for answer in answers]
         if shadow is None:
             return answers
         return [
