@@ -36,6 +36,11 @@ def find_redis7() -> Path:
     return Path(found)
 
 
+def find_any() -> Path:
+    """`redis-server` where there is one, else the wheel's."""
+    return find_redis7() if shutil.which("redis-server") else find_redis()
+
+
 class Server:
     """One process on a port of 127.0.0.1. `options`: further words of its command line."""
 
@@ -236,7 +241,7 @@ def start(directory: Path, kind: str) -> Single:
     if kind == "redis7":
         return Single(directory, find_redis7())
     if kind == "cluster":
-        return Cluster(directory, (shutil.which("redis-server") and find_redis7()) or find_redis())
+        return Cluster(directory, find_any())
     if kind == "tls":
         return Tls(directory, find_redis7())
     raise ValueError(f"HEADRACE_TEST_REDIS: no Redis of the kind {kind!r}")

@@ -7,46 +7,15 @@ import redis
 
 from features.digest import digest
 from features.domain import Action, Domain
-from features.schema import UserAction
-from features.state import Fact, State
+from features.state import State
 from features.store.memory import MemoryStore
-from features.store.port import Part, StateLost, StoreAway
+from features.store.port import StateLost, StoreAway
 from features.store.redis import RedisStore
+from tests.features.store.logs import PART, go_on, log
 
 pytestmark = pytest.mark.services
 
 DOMAIN = Domain(actions=(Action("view"), Action("buy", purchase=True)))
-PART = Part("user_actions", 0)
-
-
-def log(events, seed):
-    rng = random.Random(seed)
-    facts = []
-    for offset in range(events):
-        ts_ms = 1_700_000_000_000 + offset * 5_000 - rng.randrange(60_000)
-        name = rng.choice(("view", "view", "buy"))
-        record = UserAction(f"e{offset}", f"u{rng.randrange(40)}", f"i{rng.randrange(60)}", name, ts_ms, session_id="s")
-        facts.append(Fact(offset, rng.choice(facts).record if facts and rng.random() < 0.1 else record))
-    return facts
-
-
-def go_on(state, facts, until, size):
-    """Applies from where the state stands, resuming after every loss; returns how many losses were noticed."""
-    losses = 0
-    resume = state.resume(PART, committed=None, log_start=0)
-    at, hold_to = resume.start, resume.hold_to
-    while at < until:
-        end = min(until, max(at + size, hold_to + 1))
-        try:
-            state.apply(PART, facts[at:end], last=end - 1)
-            at = end
-        except StoreAway:
-            continue
-        except StateLost:
-            losses += 1
-            resume = state.resume(PART, committed=at, log_start=0)
-            at, hold_to = resume.start, resume.hold_to
-    return losses
 
 
 def test_a_redis_emptied_under_a_worker_gets_state_and_meta_back(redis_url):
