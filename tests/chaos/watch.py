@@ -11,6 +11,7 @@ from features.schema import INPUT_TOPICS
 from features.store import layout as names
 from features.store.port import PHASES, Part
 from features.store.redis_dial import dial
+from features.store.redis_replies import good
 from pipeline.config import Settings
 
 LOOK_S = 0.1
@@ -52,13 +53,15 @@ class Watch:
                 self._goal = None
 
     def fault_begins(self) -> None:
-        """The state has recovered when it is beyond where it is now."""
+        """The state has recovered when it is beyond where it ever was when the fault had ended."""
         self._goal, self._ended_s = self.applied, 0.0
 
     def fault_ended(self) -> None:
         """The clock of the recovery starts."""
         if self._goal is not None:
-            self._ended_s = time.monotonic()
+            self._ended_s = 0.0
+            self.look(at_once=True)  # what was done meanwhile, from buffers, is no recovery
+            self._goal, self._ended_s = self.applied, time.monotonic()
 
     def all_applied(self) -> None:
         """There is nothing left to move beyond: the recovery that waits is over."""
@@ -72,11 +75,9 @@ class Watch:
 
     def _read(self) -> dict[Part, int]:
         app, shards = self._settings.redis.app, self._settings.redis.shards
-        (generation,) = self._wire.exchange([("HGET", names.meta_key(app), "generation")])
+        (generation,) = good(self._wire.exchange([("HGET", names.meta_key(app), "generation")]))
         prefixes = names.prefixes(app, int(generation or 1), shards)
-        replies = self._wire.exchange([("HGETALL", f"{prefix}hwm") for prefix in prefixes])
-        if failed := next((reply for reply in (generation, *replies) if isinstance(reply, Exception)), None):
-            raise failed
+        replies = good(self._wire.exchange([("HGETALL", f"{prefix}hwm") for prefix in prefixes]))
         marks = [dict(zip(reply[::2], reply[1::2], strict=True)) for reply in replies]
         fields = {part: [names.mark_field(phase, part).encode() for phase in PHASES] for part in self.parts}
         return {
