@@ -17,7 +17,7 @@ from features.store.redis_replies import answering, good
 from features.store.redis_scripts import Script, run
 from features.store.redis_wire import Wire
 
-LEASE_MS = 10_000
+LEASE_MS = 5_000  # safe at any length: who lost it while asleep can neither write nor flip when it wakes up
 
 CLAIM = Script("claim.lua")
 FLIP = Script("flip.lua")

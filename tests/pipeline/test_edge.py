@@ -1,10 +1,12 @@
 """The worker's side of the driver's questions."""
 
+import asyncio
+
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from features.state import Resume
-from features.store.port import Part
+from features.store.port import Part, StateMoved
 from pipeline import edge as module
 from pipeline.agents import Desk, Out
 from pipeline.edge import WorkerEdge
@@ -14,16 +16,19 @@ from pipeline.progress import Progress
 from pipeline.telemetry import Pause
 from pipeline.watchdog import Excuse, Facts, Watchdog
 
-PART = Part("user_actions", 0)
+PART, OTHER = Part("user_actions", 0), Part("user_actions", 1)
+MOVED = StateMoved("generation 2 of the state serves, no longer 1")
 
 
 class State:
     """Says where to start."""
 
     def __init__(self):
-        self.start, self.released = 0, []
+        self.start, self.released, self.moved = 0, [], False
 
     def resume(self, part, *, committed, log_start):
+        if self.moved:
+            raise MOVED
         return Resume(self.start, self.start - 1)
 
     def release(self, part):
@@ -33,6 +38,19 @@ class State:
 class Engine:
     def __init__(self, identities=None):
         self.state, self.identities = State(), identities or {}
+
+
+class Reader:
+    """Notes what is read again; it holds one part and no other."""
+
+    def __init__(self):
+        self.restarted = []
+
+    def seek_no(self, part):
+        return 1 if part == OTHER else -1
+
+    def restart(self, part):
+        self.restarted.append(part)
 
 
 class Log:
@@ -49,7 +67,7 @@ class Log:
 async def edge(monkeypatch):
     monkeypatch.setattr(module, "missing", lambda admin, names, **_: [])
     monkeypatch.setattr(module, "identities", lambda admin, topics, **_: {})
-    store, progress, pause = StoreThread(Pause()), Progress(), Pause()
+    store, progress, pause, reader = StoreThread(Pause()), Progress(), Pause(), Reader()
     made = WorkerEdge(
         admin=None,
         inputs=(),
@@ -57,7 +75,7 @@ async def edge(monkeypatch):
         store=store,
         progress=progress,
         pause=pause,
-        open_desk=lambda found: Desk(Engine(), store, None, progress, None, Out("r", "s", "d"), {}, Ladder(1.0, 1.0)),
+        open_desk=lambda found: Desk(Engine(), store, None, progress, reader, Out("r", "s", "d"), {}, Ladder(1.0, 1.0)),
         open_engine=lambda found: Engine(),
     )
     await made.ready()
@@ -138,3 +156,33 @@ async def test_a_topic_that_is_missing_is_a_pause_with_a_cause(edge, monkeypatch
     await edge.look_at_logs()
     assert not edge._pause.active
     assert not stopped
+
+
+async def test_a_part_is_placed_in_the_generation_that_serves_and_the_others_are_read_again(edge):
+    old, edge.desk.given[OTHER] = edge.desk.engine, 7
+    old.state.moved = True
+    resume = await edge.start(PART, committed=3, log_start=0)
+    assert resume.start == 0
+    assert edge.desk.engine is not old
+    assert edge.desk.reader.restarted == [OTHER]
+    assert edge.desk.given[PART] == -1
+
+
+async def test_a_move_lets_the_step_under_way_end_on_the_old_generation(edge):
+    old, edge.desk.given[OTHER], edge.desk.busy = edge.desk.engine, 7, 1
+    move = asyncio.create_task(edge.move(old, MOVED))
+    while not edge.desk.reader.restarted:
+        await asyncio.sleep(0)
+    assert edge.desk.engine is old
+    edge.desk.busy = 0
+    await move
+    assert edge.desk.engine is not old
+
+
+async def test_who_sees_a_move_second_finds_it_done(edge):
+    old = edge.desk.engine
+    await asyncio.gather(edge.move(old, MOVED), edge.move(old, MOVED))
+    new = edge.desk.engine
+    await edge.move(old, MOVED)
+    assert edge.desk.engine is new
+    assert new is not old
