@@ -25,9 +25,9 @@ from pipeline.embedded import EmbeddedError, free_port
 from pipeline.java import ROOT, find_java, jars
 from pipeline.kafka.topics import create, load_topics
 
-READY_S = 90.0  # 3 s on an idle machine of 2 cores; a restart after kill -9 reads the open segments again
+READY_S = 180.0  # 3 s on an idle machine of 2 cores, 44 s on one with six times its load
 STOP_S = 10.0
-FORMAT_S = 90.0
+FORMAT_S = 120.0
 POLL_S = 0.05
 PORT_TRIES = 3
 LOG4J = ROOT / "deploy" / "kafka" / "log4j2.xml"

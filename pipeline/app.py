@@ -25,9 +25,10 @@ from features.store.redis import RedisStore
 from features.view import StateView
 from pipeline import agents, models, sweeping, telemetry, vitals
 from pipeline.config import Settings, Worker, load, require_actions
-from pipeline.edge import WorkerEdge
+from pipeline.edge import ANSWER_S, WorkerEdge
 from pipeline.engine import Engine
 from pipeline.kafka import driver
+from pipeline.kafka.access import refusal
 from pipeline.kafka.clients import SMALL_ANSWERS, confluent, faust_credentials
 from pipeline.kafka.publisher import Publisher
 from pipeline.logs import get_logger
@@ -113,6 +114,7 @@ def build(settings: Settings) -> App:
         pause=pause,
         open_desk=open_desk,
         open_engine=open_engine,
+        refusal=lambda: refusal(settings.kafka, within_s=ANSWER_S),
         should_stop=lambda: app.should_stop,
     )
     app.metrics_at = settings.worker.metrics_host, settings.worker.metrics_port

@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient
 
 from features.store.port import ANEW, Part, StateForeign, StateLost, StateMoved, StoreRefused
 from pipeline.agents import Desk, stop_loudly
+from pipeline.kafka.access import Refusal
 from pipeline.kafka.log_identity import identities
 from pipeline.kafka.topics import missing
 from pipeline.logs import get_logger
@@ -48,12 +49,14 @@ class WorkerEdge:
         pause: Pause,
         open_desk: Callable[[Mapping[str, str]], Desk],
         open_engine: Callable[[Mapping[str, str]], Engine],
+        refusal: Callable[[], Refusal | None] = lambda: None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`refusal`: what keeps us out of a broker that gives no answer."""
         self._admin, self._inputs, self._outputs = admin, tuple(inputs), tuple(outputs)
         self._store, self._progress, self._pause = store, progress, pause
         self._open_desk, self._open_engine = open_desk, open_engine
-        self._should_stop = should_stop
+        self._refusal, self._should_stop = refusal, should_stop
         self._opening = asyncio.Lock()
         self._desk: Desk | None = None
 
@@ -167,7 +170,8 @@ class WorkerEdge:
                     return found
                 self._pause.set("broker", f"topics missing: {', '.join(lacking)}; `headrace topics create` makes them")
             except KafkaException as error:
-                self._pause.set("broker", f"broker: {error.args[0].str()}")
+                refused = await asyncio.to_thread(self._refusal)
+                self._pause.set("broker", refused.said if refused else f"broker: {error.args[0].str()}")
             except TimeoutError:
                 self._pause.set("broker", f"broker: no answer within {ANSWER_S:g} s")
             except StateForeign as error:
