@@ -19,6 +19,7 @@ from features.schema import IMPRESSIONS, ITEMS, REQUESTS, USER_ACTIONS
 
 STEP_MS = 20
 LATE_MS = (3_600_000, 10_800_000, 172_800_000)
+HEAVY_LATE_MS = (1_000, 5_000)  # a repeat counts once only while its event is among the 256 newest of its user
 RECENT_MAX = 400  # repeats come within this many actions: the 256 newest of a user are known
 COLOURS = ("red", "green", "blue", "black")
 
@@ -145,7 +146,8 @@ class Traffic:
     def _when(self, random: Random, now_ms: int, user: str) -> int:
         if user.startswith("passing"):  # half of what these do lies behind the moment at which they are forgotten
             return now_ms if random.random() < 0.5 else self.base_ms + self.events * STEP_MS + random.randrange(200_000)
-        return now_ms - random.randrange(random.choice(LATE_MS)) if random.random() < self.shape.late else now_ms
+        late_ms = random.choice(HEAVY_LATE_MS if user.startswith("heavy") else LATE_MS)
+        return now_ms - random.randrange(late_ms) if random.random() < self.shape.late else now_ms
 
 
 def _post(topic: str, key: str, record: dict[str, object]) -> Post:
