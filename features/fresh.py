@@ -18,12 +18,13 @@ class Tick(NamedTuple):
     freshness_times: int = 1
 
     def is_fresh(self, read: int, freshness_ms: int) -> bool:
-        """Whether what was read at the wall time `read` (ms) is young enough.
+        """Whether what was read at the wall time `read` (ms) is young enough; what is read in the future is not: the
+        clock was put back, by how much nobody knows.
 
-        >>> Tick(7, 1_000).is_fresh(400, 500), Tick(7, 1_000, 2).is_fresh(400, 500)
-        (False, True)
+        >>> Tick(7, 1_000).is_fresh(400, 500), Tick(7, 1_000, 2).is_fresh(400, 500), Tick(7, 1_000).is_fresh(1_001, 500)
+        (False, True, False)
         """
-        return self.wall_ms - read < freshness_ms * self.freshness_times
+        return 0 <= self.wall_ms - read < freshness_ms * self.freshness_times
 
 
 class FreshCache(Generic[K, V]):

@@ -141,7 +141,8 @@ class ItemTable:
     def _stale(self, rows: Rows, read: NDArray[np.int64], freshness_ms: int, tick: Tick) -> list[int]:
         """Of the rows, each once, those to be read again: `read` holds the tick and wall time of the last read."""
         last = read.take(rows, axis=0)
-        stale = (last[:, 0] != tick.number) & (tick.wall_ms - last[:, 1] >= freshness_ms * tick.freshness_times)
+        age_ms = tick.wall_ms - last[:, 1]  # below 0: the clock was put back since
+        stale = (last[:, 0] != tick.number) & ((age_ms < 0) | (age_ms >= freshness_ms * tick.freshness_times))
         return list(dict.fromkeys(rows[stale].tolist())) if stale.any() else []
 
     def _read_rings(self, rows: Sequence[int], tick: Tick) -> None:

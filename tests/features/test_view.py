@@ -108,6 +108,18 @@ def test_cached_counts_are_at_most_as_old_as_the_freshness(world):
     assert view.items(hashes("i3"), now_ms=NOW_MS).lifetime.sum() == 1
 
 
+def test_a_clock_that_is_put_back_makes_no_cached_count_older(world):
+    view = world.view(freshness_ms=1000)
+    view.advance(wall_ms=600_000)
+    assert view.items(hashes("i3"), now_ms=NOW_MS).lifetime.sum() == 0
+    before = len(view.top("top", 9)[0])
+    world.put(ITEMS, Item("i9", NOW_MS - 9000))
+    world.act((1, "i3", "view"), (2, "i9", "view"), user="v")
+    view.advance(wall_ms=1)
+    assert view.items(hashes("i3"), now_ms=NOW_MS).lifetime.sum() == 1
+    assert len(view.top("top", 9)[0]) > before
+
+
 def test_trends_are_as_fresh_as_counts_and_an_attribute_s_lists_ten_times_older(world):
     world.put(ITEMS, Item("i9", NOW_MS - 9000, attributes={"genres": ["g"]}))
     view = world.view(freshness_ms=1000)
