@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import traceback
 import uuid
 
 import pytest
@@ -134,7 +135,7 @@ def headrace(world):
 
     def run(environ, *words, **kwargs):
         done = CliRunner().invoke(main, ["--config", str(world.config), *words], env=environ, **kwargs)
-        run.said += done.output + (str(done.exception) if done.exception else "")
+        run.said += done.output + "".join(traceback.format_exception(*done.exc_info))
         return done
 
     run.said = ""
@@ -147,6 +148,8 @@ def test_users_with_no_more_than_their_rights_do_all_their_work_over_sasl_ssl_an
     secret_file = tmp_path / "redis-password"
     secret_file.write_text(REDIS_PASSWORD + "\n")
     redis = {"HEADRACE_REDIS_PASSWORD_FILE": str(secret_file), "HEADRACE_WORKER_LOG_LEVEL": "debug"}
+    kafka_file = tmp_path / "kafka-password"
+    kafka_file.write_text(PASSWORDS["worker"])
     for name, value in (secured.environ("worker") | redis).items():
         monkeypatch.setenv(name, value)
     worker = world.start()
@@ -158,7 +161,8 @@ def test_users_with_no_more_than_their_rights_do_all_their_work_over_sasl_ssl_an
     tailed = headrace(secured.environ("consumer"), "tail", "--from-start", "--limit", "1", "--json", "--timeout", "30")
     assert (tailed.exit_code, tailed.output.count('"rec_id"')) == (0, 1), tailed.output
     assert "as declared" in headrace(secured.environ("operator"), "topics", "check").output
-    by_256 = secured.environ("worker", sasl_mechanism="SCRAM-SHA-256") | redis
+    by_256 = secured.environ("worker", sasl_mechanism="SCRAM-SHA-256", sasl_password="") | redis
+    by_256["HEADRACE_KAFKA_SASL_PASSWORD_FILE"] = str(kafka_file)
     examined = headrace(by_256, "doctor")
     assert "ok     rights:" in examined.output, examined.output
     assert "ok     lag:" in examined.output
@@ -189,25 +193,30 @@ def test_users_with_no_more_than_their_rights_do_all_their_work_over_sasl_ssl_an
         assert secret not in said
 
 
+WORKER, DOCTOR, CHECK = ("worker",), ("doctor",), ("topics", "check")
+PUBLISH, TAIL = ("publish", "-"), ("tail", "--timeout", "5")
+
+
 def refusals(secured):
-    """What is set wrong: the settings, and what the one line must name."""
+    """What is set wrong: the settings, what the one line must name, and who is to say it."""
     stranger = Authority(secured.directory / "stranger")
     port = secured.kafka.address("SASL_SSL").rpartition(":")[2]
     worker = secured.environ
+    named = "refuses the user 'worker' by SCRAM-SHA-512"
     return {
-        "password": (worker("worker", sasl_password="guessed"), "refuses the user 'worker' by SCRAM-SHA-512"),
-        "authority": (worker("worker", ssl_ca_file=str(stranger.file)), "is not trusted"),
-        "host": (worker("worker", bootstrap=f"127.0.0.1:{port}"), "not valid for '127.0.0.1'"),
-        "protocol": (worker("worker", security_protocol="PLAINTEXT"), "kafka.security_protocol PLAINTEXT"),
-        "rights": (worker("nobody"), "deploy/kafka/acls.sh"),
-        "no file": (worker("worker", ssl_ca_file="/no/such/file"), "kafka.ssl_ca_file /no/such/file"),
+        "password": (worker("worker", sasl_password="guessed"), named, [WORKER, DOCTOR, PUBLISH, TAIL, CHECK]),
+        "authority": (worker("worker", ssl_ca_file=str(stranger.file)), "is not trusted", [WORKER, DOCTOR, TAIL]),
+        "host": (worker("worker", bootstrap=f"127.0.0.1:{port}"), "not valid for '127.0.0.1'", [WORKER, PUBLISH]),
+        # a worker waits for a broker that does not answer
+        "protocol": (worker("worker", security_protocol="PLAINTEXT"), "security_protocol PLAINTEXT", [CHECK]),
+        "rights": (worker("nobody"), "deploy/kafka/acls.sh", [WORKER, DOCTOR, PUBLISH, TAIL, CHECK]),
+        "no file": (worker("worker", ssl_ca_file="/no/such/file"), "kafka.ssl_ca_file /no/such/file", [WORKER, TAIL]),
     }
 
 
 def test_who_is_refused_is_told_in_one_line_by_every_command(secured, world, headrace):
-    commands = (("worker",), ("publish", "-"), ("tail", "--timeout", "5"), ("topics", "check"), ("doctor",))
-    for kind, (environ, named) in refusals(secured).items():
-        for words in commands[kind == "protocol" :]:  # a broker that does not answer is waited for by a worker
+    for kind, (environ, named, commands) in refusals(secured).items():
+        for words in commands:
             done = headrace(environ, *words, input=action("e", "u", "i")[1])
             assert done.exit_code in (1, 2), (kind, words, done.output)
             assert "Traceback" not in done.output, (kind, words, done.output)
