@@ -132,6 +132,9 @@ class Pause:
         before = self._causes.get(who)
         if before == cause:
             return
+        if before is not None and cause is not None and _kind(before) == _kind(cause):
+            self._causes[who] = cause  # a lost connection is called otherwise at each try: 6 lines a minute and part
+            return
         if before is not None:
             del self._causes[who]
             if _short(before) not in map(_short, self._causes.values()):
@@ -161,6 +164,15 @@ def serve(host: str, port: int) -> int | None:
     bound = int(server.server_port)
     log.info("metrics", url=f"http://{host}:{bound}/metrics")
     return bound
+
+
+def _kind(cause: str) -> str:
+    """What it is, without how it was put this time: `store: ConnectionError`.
+
+    >>> _kind("store: ConnectionError: Error 104 while writing"), _kind("broker: no answer within 2 s")
+    ('store: ConnectionError', 'broker: no answer within 2 s')
+    """
+    return ": ".join(cause.split(": ", 2)[:2])
 
 
 def _short(cause: str) -> str:

@@ -1,6 +1,7 @@
 """A pause is said once when it changes."""
 
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from pipeline.telemetry import Pause
 
@@ -25,3 +26,14 @@ def test_a_cause_lasts_until_the_last_that_waits_for_it_goes_on():
     assert paused("store") == 1
     pause.set("b", None)
     assert paused("store") == 0
+
+
+def test_a_cause_that_is_only_put_otherwise_is_not_said_again():
+    pause = Pause()
+    with capture_logs() as said:
+        pause.set("answers", "store: ConnectionError: reset while reading")
+        pause.set("answers", "store: ConnectionError: reset while connecting")
+        pause.set("answers", "store: OutOfMemoryError: full")
+        pause.set("answers", None)
+    assert [line["event"] for line in said] == ["waiting", "waiting", "goes on"]
+    assert not pause.active
