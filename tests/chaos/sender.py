@@ -45,6 +45,11 @@ class Sender:
         """Whether everything is in the log, or given up."""
         return self.exhausted and len(self._producer) == 0
 
+    @property
+    def is_flushed(self) -> bool:
+        """Whether everything that was handed over is in the log, or given up."""
+        return len(self._producer) == 0
+
     def pump(self, *, room: int) -> None:
         """Sends at most `room` records of what is left, and takes reports in."""
         self._producer.poll(0)

@@ -77,7 +77,7 @@ def judge(settings: Settings, truth: Truth) -> Verdict:
     store = open_store(settings)
     layout = store.open(settings.domain)
     try:
-        answers, repeats = _answers(settings)
+        answers = answers_of(settings)
         return Verdict(
             digest_equal=digest(store, layout, settings.domain) == truth.digest(settings),
             views={
@@ -87,7 +87,7 @@ def judge(settings: Settings, truth: Truth) -> Verdict:
             },
             unanswered=unanswered(truth, answers),
             letters_missing=len(truth.refused - _letters(settings)),
-            repeats=repeats,
+            repeats=len(answers) - len({answer.rec_id for answer in answers}),
             answers=len(answers),
             levels=dict(Counter(answer.level for answer in answers)),
         )
@@ -119,12 +119,12 @@ def unanswered(truth: Truth, answers: list[Recommendation]) -> list[str]:
     return open_ones + [f"request {name}" for name in sorted(truth.requests - asked)]
 
 
-def _answers(settings: Settings) -> tuple[list[Recommendation], int]:
+def answers_of(settings: Settings) -> list[Recommendation]:
+    """Everything on `recommendations`."""
     decoder = msgspec.json.Decoder(Recommendation)
     with Reader(settings.kafka, group="chaos-verdict") as reader:
         name = settings.kafka.topic_prefix + RECOMMENDATIONS
-        found = [decoder.decode(message.value() or b"") for message in reader.existing(name)]
-    return found, len(found) - len({answer.rec_id for answer in found})
+        return [decoder.decode(message.value() or b"") for message in reader.existing(name)]
 
 
 def _letters(settings: Settings) -> set[tuple[str, int, int]]:
