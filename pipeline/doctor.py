@@ -153,6 +153,6 @@ def _guarded(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Findi
     except KafkaException as error:
         yield Finding(name, "wrong", f"the broker: {error.args[0].str()}", "is kafka.bootstrap right, is it up?")
     except StoreAway as error:
-        yield Finding(name, "wrong", f"Redis: {error}", "is redis.url right, is it up?")
+        yield Finding(name, "wrong", f"Redis: {error}", "is redis.url right (rediss:// for TLS), is it up?")
     except (ConfigError, StateForeign, StoreRefused) as error:
         yield Finding(name, "wrong", str(error), "see the message")

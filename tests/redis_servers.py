@@ -1,5 +1,7 @@
 """Redis for tests, of four kinds, on loopback: `valkey` (the wheel's), `redis7` (redis-server), `cluster`, `tls`.
 
+`tls` is redis-server 7 as it should stand in a network: TLS only, and just the users of deploy/redis/users.acl.
+
 HEADRACE_TEST_REDIS = `embedded` (default: as the demo starts it) | `redis7` | `cluster` says what tests/servers.py starts.
 Nodes keep an append-only file, as in production: kill -9 and restart lose at most its last second.
 """
@@ -10,18 +12,23 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 from pathlib import Path
 
 import redis
 
 from features.store.layout import SLOTS
+from features.store.redis_dial import Login
+from features.store.redis_permissions import users
 from pipeline import child
 from pipeline.embedded import EmbeddedError, find_redis, free_port
-from tests.certificates import Authority, Identity
+from tests.certificates import Authority
 
 REDIS = os.environ.get("HEADRACE_TEST_REDIS", "embedded")
 READY_S = 30.0
 POLL_S = 0.02
+PASSWORD = "worker-secret"
+ADMIN = {"username": "admin", "password": "admin-secret"}
 NODE_TIMEOUT_MS = 1_000  # after which a cluster takes a silent node for dead
 WORDS = (
     "--bind 127.0.0.1 --appendonly yes --appendfsync everysec --maxmemory-policy noeviction --enable-debug-command yes"
@@ -42,10 +49,10 @@ def find_any() -> Path:
 
 
 class Server:
-    """One process on a port of 127.0.0.1. `options`: further words of its command line."""
+    """One process on a port of 127.0.0.1. `options`: further words of its command line. `admin`: how to log in."""
 
-    def __init__(self, directory: Path, program: Path, *options: str, port_option: str = "--port") -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, program: Path, *options: str, port_option: str = "--port", **admin) -> None:
+        self.directory, self.admin = directory, admin
         self.port = free_port()
         directory.mkdir(parents=True, exist_ok=True)
         plain = ["--port", "0"] if port_option != "--port" else []
@@ -68,14 +75,14 @@ class Server:
     def stop(self) -> None:
         child.stop(self._process, timeout_s=3.0)
 
-    def client(self, **options) -> redis.Redis:
-        """A client of this node alone."""
-        return redis.Redis(port=self.port, socket_timeout=READY_S, protocol=2, **options)
+    def client(self) -> redis.Redis:
+        """A client of this node alone, who may do everything."""
+        return redis.Redis(port=self.port, socket_timeout=READY_S, protocol=2, **self.admin)
 
-    def await_(self, ready: Callable[[redis.Redis], bool], **options) -> None:
+    def await_(self, ready: Callable[[redis.Redis], bool]) -> None:
         """Returns when `ready(client)`; raises `EmbeddedError` with the end of the log."""
         until_s = time.monotonic() + READY_S
-        with self.client(**options) as client:
+        with self.client() as client:
             while time.monotonic() < until_s:
                 try:
                     if ready(client):
@@ -89,7 +96,9 @@ class Server:
 
 
 class Single:
-    """One server. `url` is its address; `kill` and `restart` as the cluster's."""
+    """One server. `url` is its address, `login` the worker's; `kill` and `restart` as the cluster's."""
+
+    login = Login()
 
     def __init__(self, directory: Path, program: Path, *options: str) -> None:
         self.nodes = [Server(directory, program, *options)]
@@ -214,28 +223,54 @@ class Cluster(Single):
             return _said(client, *command)
 
 
-class Tls(Single):
-    """redis-server with TLS only: a certificate for `localhost`, and for clients too where `mutual`. `options` as above."""
+class Guarded(Single):
+    """One server with the users of deploy/redis/users.acl, for the keys of `app`."""
 
-    def __init__(self, directory: Path, program: Path, *options: str, mutual: bool = False) -> None:
+    def __init__(self, directory: Path, program: Path, app: str) -> None:
+        self.nodes = [Server(directory, program, *_acl(directory, app), **ADMIN)]
+        self.url = f"redis://127.0.0.1:{self.nodes[0].port}"
+        self.login, self.reader = logins()
+        self.nodes[0].await_(lambda client: bool(client.ping()))
+
+
+class Tls(Single):
+    """The same with TLS only: a certificate for `localhost`, and for clients too, who have to show theirs if `mutual`."""
+
+    def __init__(self, directory: Path, program: Path, app: str, *, mutual: bool = False) -> None:
         authority = Authority(directory / "certificates")
         own = authority.identity("localhost", name="server")
-        self.ca_file = authority.file
-        self.identity: Identity = authority.identity("worker.test", name="worker")
+        identity = authority.identity("worker.test", name="worker")
+        self.ca_file = str(authority.file)
+        self.identity = {"cert_file": str(identity.certificate), "key_file": str(identity.key)}
         files = ["--tls-cert-file", own.certificate, "--tls-key-file", own.key, "--tls-ca-cert-file", authority.file]
-        words = [*map(str, files), "--tls-auth-clients", "yes" if mutual else "no", *options]
-        self.nodes = [Server(directory, program, *words, port_option="--tls-port")]
+        words = [*map(str, files), "--tls-auth-clients", "yes" if mutual else "no", *_acl(directory, app)]
+        admin = ADMIN | {"host": "localhost", "ssl": True, "ssl_ca_certs": self.ca_file}
+        admin |= {"ssl_certfile": self.identity["cert_file"], "ssl_keyfile": self.identity["key_file"]}
+        self.nodes = [Server(directory, program, *words, port_option="--tls-port", **admin)]
         self.url = f"rediss://localhost:{self.nodes[0].port}"
-        with_tls = {"ssl": True, "ssl_ca_certs": str(authority.file)}
-        self._options = with_tls | {
-            "ssl_certfile": str(self.identity.certificate),
-            "ssl_keyfile": str(self.identity.key),
-        }
-        self.nodes[0].await_(_answers, **self._options)
+        self.login, self.reader = logins(ca_file=self.ca_file)
+        self.nodes[0].await_(lambda client: bool(client.ping()))
 
 
-def start(directory: Path, kind: str) -> Single:
-    """A server or cluster of a kind. Raises `EmbeddedError` where it cannot be had on this machine."""
+def logins(**certificates: str) -> tuple[Login, Login]:
+    """The worker's and the reader's."""
+    return Login("headrace", PASSWORD, **certificates), Login("headrace-reader", PASSWORD, **certificates)
+
+
+def _acl(directory: Path, app: str) -> tuple[str, str]:
+    """The users' rules as they are deployed, with a password each, and one user more who may do everything."""
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / "users.acl"
+    hashed = sha256(PASSWORD.encode()).hexdigest()
+    file.write_text(
+        users(app).replace(" on resetchannels", f" on #{hashed} resetchannels")
+        + f"user {ADMIN['username']} on >{ADMIN['password']} ~* &* +@all\n"
+    )
+    return "--aclfile", str(file)
+
+
+def start(directory: Path, kind: str, *, app: str = "headrace") -> Single:
+    """A server or cluster of a kind; `app`: whose keys the users of `tls` may touch. Raises `EmbeddedError` where it cannot be had on this machine."""
     if kind == "valkey":
         return Single(directory, find_redis())
     if kind == "redis7":
@@ -243,7 +278,7 @@ def start(directory: Path, kind: str) -> Single:
     if kind == "cluster":
         return Cluster(directory, find_any())
     if kind == "tls":
-        return Tls(directory, find_redis7())
+        return Tls(directory, find_redis7(), app)
     raise ValueError(f"HEADRACE_TEST_REDIS: no Redis of the kind {kind!r}")
 
 
@@ -255,10 +290,3 @@ def _said(client: redis.Redis, *command):
         return connection.read_response()
     finally:
         client.connection_pool.release(connection)
-
-
-def _answers(client: redis.Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except redis.AuthenticationError:  # it is up, and asks who we are
-        return True

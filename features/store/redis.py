@@ -19,10 +19,11 @@ from features.ids import hash64
 from features.item_ops import value_name
 from features.store import layout as names
 from features.store import sweeps
-from features.store.port import PHASES, Beat, ItemCall, Layout, Part, Phase, Reply, UserCall
-from features.store.redis_dial import Login, dial
+from features.store.port import PHASES, Beat, ItemCall, Layout, Part, Phase, Reply, StoreRefused, UserCall
+from features.store.redis_dial import NOBODY, Login, dial
 from features.store.redis_generations import Generations
 from features.store.redis_meta import Meta
+from features.store.redis_permissions import lacking
 from features.store.redis_replies import answering, good
 from features.store.redis_scripts import APPLY_ITEMS, APPLY_USERS, BEAT, SWEEP, SWEPT, Call, Script, run
 from features.tombstone import name as tombstone_name
@@ -43,7 +44,7 @@ class RedisStore:
         shards: int = 16,
         timeout_ms: int = 2_000,
         generation: int | None = None,
-        login: Login = Login(),
+        login: Login = NOBODY,
     ) -> None:
         self._app = app
         self._count = shards
@@ -54,6 +55,7 @@ class RedisStore:
         self._columns = 0
         self._weights = b""
         self._salt = b""
+        self._permitted = False
 
     def begun(self) -> bool:
         return self._meta.begun()
@@ -270,7 +272,15 @@ class RedisStore:
 
     def _scripts(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         with answering():
+            if not self._permitted:
+                self._check_permissions()
             return run(self._wire, script, calls)
+
+    def _check_permissions(self) -> None:
+        """Before the first write: a script that lacks one in the middle would write half of a call."""
+        if lacked := lacking(self._wire, self._prefixes):
+            raise StoreRefused(f"Redis's user may not {', '.join(lacked)} on this app's keys (deploy/redis/users.acl)")
+        self._permitted = True
 
 
 def _reply(raw: Sequence[Any]) -> Reply:

@@ -27,7 +27,10 @@ class Login:
     key_file: str = ""
 
 
-def dial(url: str, *, timeout_s: float, login: Login = Login()) -> Wire:
+NOBODY = Login()
+
+
+def dial(url: str, *, timeout_s: float, login: Login = NOBODY) -> Wire:
     """The wire to what `url` names. Raises `ValueError` for a url that cannot be read."""
     named = target(url)
     options: dict[str, Any] = {

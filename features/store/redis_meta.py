@@ -55,9 +55,10 @@ class Meta:
             f"columns:{generation}": names.columns_text(domain.columns),
             f"salt:{generation}": token_hex(16),
         }
-        for field, value in fixed.items():
+        absent = {field: value for field, value in fixed.items() if field not in meta}
+        for field, value in absent.items():  # none for those who only look at a state, and may not write
             self.put(field, value)
-        meta = self.read()
+        meta = self.read() if absent else meta
         names.check_meta(meta, shards=self._shards, generation=generation, columns=domain.columns)
         for action in domain.actions:
             while action.name not in (codes := names.codes_of(meta, generation)):

@@ -23,7 +23,7 @@ _NOT_NOW_KINDS = (
     redis.exceptions.TryAgainError,
     redis.exceptions.AskError,  # and its child MovedError: a map that changes faster than it is followed
 )
-_MOVING = "Script attempted to access a non local key in a cluster node"
+_MOVING = "ttempted to access a non local key in a cluster node"  # Script attempted (Redis), Attempted (Valkey)
 _REFUSED_IN_SCRIPT = "The user executing the script can't"
 
 

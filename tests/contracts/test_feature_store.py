@@ -26,19 +26,20 @@ DOMAIN = Domain(
 COLUMNS = len(DOMAIN.columns)
 PART = Part("user_actions", 3)
 SHARDS = 2
+APP = "headrace"  # whose keys the users of deploy/redis/users.acl may touch
 A, B = 2**63, 2**63 + 2  # both of shard 0
 
 
-SERVERS = [pytest.param(kind, marks=pytest.mark.services) for kind in ("valkey", "redis7", "cluster")]
+SERVERS = [pytest.param(kind, marks=pytest.mark.services) for kind in ("valkey", "redis7", "cluster", "tls")]
 
 
 @pytest.fixture(params=["memory", *SERVERS])
 def store(request: pytest.FixtureRequest) -> Iterator[FeatureStore]:
-    made = (
-        MemoryStore(SHARDS)
-        if request.param == "memory"
-        else RedisStore(request.getfixturevalue("redis_kinds")(request.param).url, app="contract", shards=SHARDS)
-    )
+    if request.param == "memory":
+        made: FeatureStore = MemoryStore(SHARDS)
+    else:
+        server = request.getfixturevalue("redis_kinds")(request.param)
+        made = RedisStore(server.url, app=APP, shards=SHARDS, login=server.login)
     made.open(DOMAIN)
     made.begin(PART, 10)
     yield made
@@ -335,8 +336,8 @@ def forget_meta(store, **instead):
     if isinstance(store, MemoryStore):
         store._meta = dict(instead)
         return
-    written = [("HSET", meta_key("contract"), field, value) for field, value in instead.items()]
-    store._wire.exchange([("DEL", meta_key("contract")), *written])
+    written = [("HSET", meta_key(APP), field, value) for field, value in instead.items()]
+    store._wire.exchange([("DEL", meta_key(APP)), *written])
 
 
 def meta_of(store):
