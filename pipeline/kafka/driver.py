@@ -18,11 +18,18 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import aiokafka
 import faust
-from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    IllegalStateError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
+)
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as stock
 from faust.types import TP, ConsumerMessage
@@ -31,6 +38,7 @@ from features.store.port import Part
 from pipeline.kafka.silence import LOOK_S as LISTEN_S
 from pipeline.kafka.silence import Silence
 from pipeline.kafka.slices import Cursor, Slice
+from pipeline.kafka.topics import FORBIDDEN
 from pipeline.logs import get_logger
 
 if TYPE_CHECKING:
@@ -39,6 +47,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 SCHEME = "headrace"
+ROUND_SLICES = 4  # of one partition, before the others get their turn
 IDLE_FETCH_S = 0.2  # a fetch call ends at the latest then, so that partitions whose queue has drained are asked again
 BUSY_FETCH_S = 0.02
 NOTHING_ACTIVE_S = 0.005  # stock sleeps 1 s here: at 8 queued slices that would be most of the time
@@ -155,11 +164,15 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         return consumer
 
     async def _fetch_records(
-        self, consumer: Any, active_partitions: set[TP], timeout: float | None = None, max_records: int | None = None
+        self,
+        consumer: Any,
+        active_partitions: set[TP],
+        timeout: float | None = None,
+        max_records: int | None = None,  # noqa: ARG002 - stock's signature
     ) -> dict[TP, list[Slice]]:
         """Slices instead of records, stamped in the same step as they leave the client: no loss goes unseen."""
         try:
-            records = await super()._fetch_records(consumer, active_partitions, timeout, max_records)
+            records = await self._a_round(consumer, active_partitions, timeout)
         except NoOffsetForPartitionError:
             return {}  # assigned but not placed yet
         except OffsetOutOfRangeError as error:
@@ -172,6 +185,17 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
             if (fresh or cursor.held) and tp in active_partitions:
                 slices[tp] = cursor.cut(fresh, now_s=now_s)
         return {tp: cut for tp, cut in slices.items() if cut}
+
+    async def _a_round(self, consumer: Any, active: set[TP], timeout: float | None) -> dict[TP, list[Any]]:
+        """Of every partition that has some at most ROUND_SLICES slices' worth: a long one neither fills the memory with
+        records nor keeps the others waiting until it is empty.
+        """
+        most = ROUND_SLICES * self.app.edge_options.slice_max
+        records: dict[TP, list[Any]] = await super()._fetch_records(consumer, active, timeout, most)
+        for tp in [tp for tp in consumer._fetcher._records if tp in active and tp not in records]:
+            with suppress(KafkaError):  # what is taken already must go out; the next fetch says it again
+                records.update(await super()._fetch_records(consumer, {tp}, 0, most))
+        return records
 
     def _refuse(self, error: OffsetOutOfRangeError) -> None:
         for tp, offset in error.args[0].items():
@@ -197,10 +221,10 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     def log_end(self, tp: TP) -> int | None:
         """The end of the log as the newest fetch reported it (right even where ListOffsets is stale)."""
-        consumer = self._ensure_consumer()
-        if not consumer._subscription.is_assigned(tp):
-            return None
-        end = consumer.highwater(tp)
+        subscription = self._ensure_consumer()._subscription.subscription
+        assignment = subscription.assignment if subscription is not None else None
+        state = assignment.state_value(tp) if assignment is not None else None  # asked by another thread: it may go
+        end = state.highwater if state is not None else None
         return None if end is None or end < 0 else int(end)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:

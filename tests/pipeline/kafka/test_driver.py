@@ -5,11 +5,14 @@ When one of these fails after an upgrade: read what became of the name in the ne
 
 import asyncio
 import inspect
+from contextlib import nullcontext
 from importlib.metadata import version
+from types import SimpleNamespace
 
 import aiokafka
 import faust
 import pytest
+from aiokafka.errors import OffsetOutOfRangeError
 from faust.transport import consumer as base
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as stock
@@ -159,3 +162,40 @@ async def test_a_broker_that_does_not_answer_the_goodbye_is_not_waited_for(consu
     thread._consumer = Silent()
     await asyncio.wait_for(thread.on_thread_stop(), 30)
     assert hung_up.is_set()
+
+
+class Fetcher:
+    """aiokafka's fetcher as far as a round asks it: what was prefetched of each partition; an error instead of records."""
+
+    def __init__(self, **records):
+        self._records = {faust.types.TP(topic, 0): held for topic, held in records.items()}
+        self._closed = False
+        self._subscriptions = SimpleNamespace(fetch_context=nullcontext)
+
+    async def fetched_records(self, partitions, timeout, max_records):
+        taken = {}
+        for tp in [tp for tp in self._records if tp in partitions]:
+            if isinstance(self._records[tp], Exception):
+                if taken:
+                    return taken
+                raise self._records.pop(tp)
+            taken[tp] = self._records[tp][:max_records]
+            del self._records[tp][:max_records]
+            if not self._records[tp]:
+                del self._records[tp]
+            max_records -= len(taken[tp])
+            if not max_records:
+                break
+        return taken
+
+
+async def test_a_long_partition_leaves_the_others_their_turn(consumer, monkeypatch):
+    monkeypatch.setattr(type(consumer), "flow_active", True, raising=False)
+    fetcher = Fetcher(long=list(range(5_000)), short=[1, 2], refused=OffsetOutOfRangeError({}))
+    parts = set(fetcher._records)
+    client = SimpleNamespace(_fetcher=fetcher, _closed=False)
+    sizes = []
+    while fetcher._records:
+        taken = await consumer._thread._a_round(client, parts, 0)
+        sizes.append({tp.topic: len(records) for tp, records in taken.items()})
+    assert sizes == [{"long": 2_000, "short": 2}, {"long": 2_000}, {"long": 1_000}]
