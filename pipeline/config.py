@@ -64,7 +64,7 @@ class Redis(Section, frozen=True, forbid_unknown_fields=True):
     username: str = ""
     password_file: str = ""
     ssl_ca_file: str = ""
-    ssl_cert_file: str = ""
+    ssl_certificate_file: str = ""
     ssl_key_file: str = ""
     app: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = "headrace"
     shards: Annotated[int, msgspec.Meta(ge=1, le=256)] = 16

@@ -41,6 +41,7 @@ def _examined(settings: Settings, state: RedisSide) -> Iterator[Finding]:
     admin = AdminClient(confluent(settings.kafka))
     yield from _guarded("configuration", lambda: configuration(settings))
     yield from _guarded("redis", state.servers)
+    yield from _guarded("permissions", state.permissions)
     yield from _guarded("state", state.state)
     answers = list(_guarded("broker", lambda: broker(admin, settings)))
     yield from answers

@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator, Mapping
 
 from features.store import layout as names
-from features.store.port import ANEW, PHASES, Part, StateForeign
+from features.store.port import ANEW, PHASES, Part, StateForeign, StoreRefused
 from features.store.redis_generations import Generations, Standing
+from features.store.redis_permissions import lacking
 from features.store.redis_replies import answering, good
 from pipeline.config import Settings
 from pipeline.finding import Finding
@@ -41,6 +42,22 @@ class RedisSide:
             facts = self._wire.facts()
         for address, info in facts.items():
             yield from _server(f"{address}: " if len(facts) > 1 else "", info, clustered=len(facts) > 1)
+
+    def permissions(self) -> Iterator[Finding]:
+        """Whether this user may do what a worker needs, on the nodes of every shard."""
+        asked = self._settings.redis
+        try:
+            with answering():
+                lacked = lacking(self._wire, names.prefixes(asked.app, 1, asked.shards))
+        except StoreRefused as refusal:
+            words = f"{refusal}: enough to look, not for a worker"
+            yield Finding("permissions", "note", words, "a worker's user as in deploy/redis/users.acl")
+            return
+        if lacked:
+            words = f"Redis's user may not {', '.join(lacked)} on this app's keys: a worker stops"
+            yield Finding("permissions", "wrong", words, "deploy/redis/users.acl has what a worker needs")
+        else:
+            yield Finding("permissions", "ok", "Redis's user may do all that a worker needs")
 
     def state(self) -> Iterator[Finding]:
         """Whether the state is one that these settings can go on with, and what rebuilds have left."""

@@ -84,7 +84,7 @@ def test_a_healthy_deployment_is_ok(settings, doctor):
     fill(settings).close()
     found, exit_code = doctor()
     assert exit_code == 0, found
-    for check in ("configuration", "broker", "redis", "state", "log identity", "lag", "clock"):
+    for check in ("configuration", "broker", "redis", "permissions", "state", "log identity", "lag", "clock"):
         assert found[check]["status"] == "ok", found[check]
     assert found["model"]["status"] == "note"
     assert "headrace train" in found["model"]["mend"]

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -60,16 +61,16 @@ class Secured:
                 "super.users": "User:ANONYMOUS",  # whoever comes by the plain listener: the test itself
             },
         )
-        admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap, "log_level": 0})
+        self.admin = AdminClient({"bootstrap.servers": self.kafka.bootstrap, "log_level": 0})
         for user, password in PASSWORDS.items():
             for mechanism in MECHANISMS.values():
                 info = ScramCredentialInfo(mechanism, 4096)
                 change = UserScramCredentialUpsertion(user, info, password.encode())
-                admin.alter_user_scram_credentials([change])[user].result(10)
+                self.admin.alter_user_scram_credentials([change])[user].result(10)
         for role in ("worker", "producer", "consumer", "operator"):
-            self.grant(admin, role, role)
+            self.grant(role, role)
 
-    def grant(self, admin, role, user):
+    def grant(self, role, user):
         """What deploy/kafka/acls.sh has Kafka's own tool do."""
         said = subprocess.run(
             [ROOT / "deploy" / "kafka" / "acls.sh", role, user],
@@ -91,8 +92,14 @@ class Secured:
                      "DescribeConfigs": AclOperation.DESCRIBE_CONFIGS}[asked] for asked in given["--operation"]
                 ]
             ]  # fmt: skip
-            for done in admin.create_acls(bindings).values():
+            for done in self.admin.create_acls(bindings).values():
                 done.result(10)
+
+    def revoke(self, topic, operation):
+        """Takes a right of the worker's away."""
+        literal, allow = ResourcePatternType.LITERAL, AclPermissionType.ALLOW
+        given = AclBindingFilter(ResourceType.TOPIC, topic, literal, "User:worker", None, operation, allow)
+        assert len(self.admin.delete_acls([given])[given].result(10)) == 1
 
     def environ(self, role, **changed):
         """The settings of one who comes in by SASL_SSL, as HEADRACE_KAFKA_ variables."""
@@ -176,11 +183,19 @@ def test_users_with_no_more_than_their_rights_do_all_their_work_over_sasl_ssl_an
     assert worker.poll() is None
     assert "cannot be read" not in world.logs()
 
+    # A right is taken away and given back: it waits with a cause, and goes on.
+    secured.revoke(f"{NAME}.user_actions", AclOperation.READ)
+    wait(lambda: "not allowed for this user" in world.logs(), 60, world.logs)
+    secured.grant("worker", "worker")
+    world.publish("user_actions", traffic(20, seed="again"))
+    world.wait_until_answered()
+    assert worker.poll() is None
+
     # Error paths: Redis forgets the password, the broker the user; whatever is said, no secret is in it.
     with Redis.from_url(world.redis_url, password=REDIS_PASSWORD) as client:
         client.config_set("requirepass", "another")
         client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        wait(lambda: "waiting" in world.logs(), 60, world.logs)
+        wait(lambda: "does not know this user or password" in world.logs(), 60, world.logs)
         assert headrace(secured.environ("worker") | redis, "doctor").exit_code == 1
         headrace(secured.environ("worker") | redis, "--debug", "state", "digest")
         client.config_set("requirepass", REDIS_PASSWORD)
