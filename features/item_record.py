@@ -54,17 +54,20 @@ def pack_gone(item_id: str, *, ts_ms: int) -> bytes:
 
 
 def unpack(blob: bytes) -> ItemRecord:
-    """The record that `blob` holds; `blob` must not be empty."""
-    newest, first, flags, size = HEAD.unpack_from(blob)
-    end = HEAD.size + size
-    return ItemRecord(
-        item_id=blob[HEAD.size : end].decode(),
-        newest_ts_ms=newest,
-        first_ts_ms=first,
-        available=flags == AVAILABLE,
-        gone=bool(flags & GONE),
-        attributes=_DECODER.decode(blob[end:]),
-    )
+    """The record that `blob` holds; `blob` must not be empty. Raises `ValueError` for a damaged one."""
+    try:
+        newest, first, flags, size = HEAD.unpack_from(blob)
+        end = HEAD.size + size
+        return ItemRecord(
+            item_id=blob[HEAD.size : end].decode(),
+            newest_ts_ms=newest,
+            first_ts_ms=first,
+            available=flags == AVAILABLE,
+            gone=bool(flags & GONE),
+            attributes=_DECODER.decode(blob[end:]),
+        )
+    except (struct.error, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"its {len(blob)} bytes are no item record: {error}") from None
 
 
 def merged(old: bytes, new: bytes) -> bytes:

@@ -16,7 +16,7 @@ from features import item_record
 from features.decay import alive, decayed
 from features.domain import Domain
 from features.fresh import Tick
-from features.rings import MINUTE_MS, unpack
+from features.rings import MINUTE_MS, DamagedRing, Rings, unpack
 from features.scene import Floats, Hashes, ItemColumns
 from features.schema import ItemAttributes
 from features.store.port import FeatureStore
@@ -119,7 +119,7 @@ class ItemTable:
         """The items' ids as the rings or records tell them."""
         unread = [row for row in rows.tolist() if self._ids[row] is None and self._rings[row]]
         if unread:
-            found = unpack([self._rings[row] for row in unread], columns=self._columns).ids
+            found = self._unpacked(unread).ids
             for row, item_id in zip(unread, found, strict=True):
                 self._ids[row] = item_id
         return [self._ids[row] for row in rows.tolist()]
@@ -174,7 +174,7 @@ class ItemTable:
         stale = rows[other]
         now_ms = minute * MINUTE_MS
         retention_ms = self._domain.item_retention_ms
-        rings = unpack([self._rings[row] for row in stale.tolist()], columns=self._columns)
+        rings = self._unpacked(stale.tolist())
         living = alive(rings, now_ms=now_ms, retention_ms=retention_ms)
         self._counts[stale] = window_counts(rings, now_ms=now_ms) * living[:, None, None]
         self._decays[stale] = decayed(rings, now_ms=now_ms, retention_ms=retention_ms)
@@ -182,12 +182,23 @@ class ItemTable:
         self._living[stale] = living
         self._minute[stale] = self._minute_last = minute
 
+    def _unpacked(self, rows: Sequence[int]) -> Rings:
+        """Raises `ValueError` that names the item of a damaged ring."""
+        try:
+            return unpack([self._rings[row] for row in rows], columns=self._columns)
+        except DamagedRing as error:
+            raise ValueError(f"the ring of item {int(self._hashes[rows[error.index]]):016x}: {error}") from error
+
     def _decode_record(self, row: int, blob: bytes) -> None:
         self._records[row] = blob
         attributes: ItemAttributes = {}
         self._known[row], self._available[row], self._first_ts_ms[row] = bool(blob), True, 0
         if blob:
-            record = item_record.unpack(blob)
+            try:
+                record = item_record.unpack(blob)
+            except ValueError as error:
+                self._records[row] = b""  # not taken: it is refused at every look
+                raise ValueError(f"the record of item {int(self._hashes[row]):016x}: {error}") from error
             attributes = record.attributes
             self._ids[row] = record.item_id
             self._known[row], self._available[row] = not record.gone, record.available

@@ -65,6 +65,14 @@ class Rings:
     ids: list[str | None]
 
 
+class DamagedRing(ValueError):
+    """The blob at `index` is no ring."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        self.index = index
+        super().__init__(reason)
+
+
 def exp2(exponent: float) -> float:
     """2 ** exponent for 0 <= exponent < 64, in 2**-20 steps, by multiplications alone: the same bits on every machine,
     which the C library's `pow` does not promise.
@@ -188,14 +196,13 @@ def _decay(
 def unpack(blobs: Sequence[bytes], *, columns: int) -> Rings:
     """N packed rings as arrays; b"" becomes zeros with id None. One numpy pass over the joined bytes.
 
-    Raises `ValueError` when a blob is shorter than a ring of that many columns.
+    Raises `DamagedRing` for a blob that is no ring of that many columns with an id behind it.
     """
     size = ring_bytes(columns)
     empty = bytes(size)
-    if any(0 < len(blob) < size for blob in blobs):
-        raise ValueError(
-            f"a ring of {columns} columns has {size} bytes, got {sorted({len(blob) for blob in blobs})[:5]}"
-        )
+    for index, blob in enumerate(blobs):
+        if blob and len(blob) != size + 2 + int.from_bytes(blob[size : size + 2], "big"):
+            raise DamagedRing(index, f"its {len(blob)} bytes are no ring of {columns} columns: damaged")
     rows = np.frombuffer(b"".join([blob[:size] or empty for blob in blobs]), np.uint8).reshape(len(blobs), size)
     heads = _numbers(rows, 0, HEADS_BYTES, np.uint32)
     lifetime_at = HEADS_BYTES + 48 * columns

@@ -266,9 +266,11 @@ class State:
             batch.blobs[user] = blob
             if facts:
                 known = tombstones.get(key, b"")
-                batch.folded[user] = folded = fold(
-                    blob, facts, part=batch.part, mark=marks[shard], rules=self._rules, known=known
-                )
+                try:
+                    folded = fold(blob, facts, part=batch.part, mark=marks[shard], rules=self._rules, known=known)
+                except ValueError as error:
+                    raise StateForeign(f"the log or tombstone of user {key:016x}: {error}: {ANEW}") from error
+                batch.folded[user] = folded
                 batch.fresh[indices] = folded.fresh
 
     def _tombstones(self, users: Sequence[int]) -> dict[int, bytes]:

@@ -64,12 +64,15 @@ def pack(tombstone: Tombstone) -> bytes:
 
 
 def unpack(blob: bytes) -> Tombstone:
-    """What the store kept; `NEVER` for an absent one.
+    """What the store kept; `NEVER` for an absent one. Raises `ValueError` for a damaged one.
 
     >>> unpack(pack(Tombstone(5))), unpack(b"") == NEVER
     (Tombstone(until_ms=5, refusals=()), True)
     """
-    return _DECODER.decode(blob) if blob else NEVER
+    try:
+        return _DECODER.decode(blob) if blob else NEVER
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(f"its {len(blob)} bytes are no tombstone: {error}") from None
 
 
 def name(user: int, salt: bytes) -> str:

@@ -80,10 +80,12 @@ def record(ts_ms: int, item: int, event: bytes, session: int, action: int, tag: 
 
 
 def take_apart(blob: bytes) -> Log:
-    """The sections of a packed log; an empty blob is an empty log."""
+    """The sections of a packed log; an empty blob is an empty log. Raises `ValueError` for a damaged one."""
     if not blob:
         return Log()
-    actions, impressions, _, flags = HEADER.unpack_from(blob)
+    actions, impressions, _, flags = _header(blob)
+    if crc32(memoryview(blob)[VERSION_BYTES:]) != int.from_bytes(blob[:VERSION_BYTES], "big"):
+        raise ValueError("its checksum differs: damaged")
     shown = HEADER.size + actions * RECORD_BYTES
     bought = shown + impressions * RECORD_BYTES
     return Log(bytearray(blob[HEADER.size : shown]), bytearray(blob[shown:bought]), bytearray(blob[bought:]), flags)
@@ -106,6 +108,15 @@ def pack(log: Log) -> bytes:
     return crc32(rest).to_bytes(VERSION_BYTES, "big") + rest
 
 
+def _header(blob: bytes) -> tuple[int, int, int, int]:
+    """Actions, impressions, bought, flags. Raises `ValueError` where they are not the blob's length."""
+    if len(blob) >= HEADER.size:
+        actions, impressions, bought, flags = HEADER.unpack_from(blob)
+        if len(blob) == HEADER.size + RECORD_BYTES * (actions + impressions) + BOUGHT_BYTES * bought:
+            return actions, impressions, bought, flags
+    raise ValueError(f"its {len(blob)} bytes are no user log: damaged")
+
+
 def version(blob: bytes) -> bytes:
     """What a write compares: 4 bytes, b"" where there is no log."""
     return blob[:VERSION_BYTES]
@@ -113,7 +124,7 @@ def version(blob: bytes) -> bytes:
 
 def has_tombstone(blob: bytes) -> bool:
     """Whether the user may have been forgotten: a log that says so, or none."""
-    return not blob or blob[FLAGS_AT] >= FORGOTTEN >> 8
+    return not blob or blob[FLAGS_AT : FLAGS_AT + 1] >= b"\x80"
 
 
 def note_ahead(log: Log, ahead_ms: int) -> None:
@@ -248,7 +259,7 @@ def times_ms(rows: NDArray[np.void]) -> NDArray[np.int64]:
 def _sections(blob: bytes) -> tuple[NDArray[np.void], NDArray[np.void], NDArray[np.void]]:
     if not blob:
         return np.empty(0, _RECORDS), np.empty(0, _RECORDS), np.empty(0, _BOUGHT)
-    n, shown, bought, _ = HEADER.unpack_from(blob)
+    n, shown, bought, _ = _header(blob)
     first = HEADER.size
     second = first + n * RECORD_BYTES
     third = second + shown * RECORD_BYTES

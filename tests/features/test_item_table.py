@@ -114,3 +114,21 @@ def test_more_items_at_once_than_the_table_holds_is_an_error_not_a_mixture():
     items = table(Shelf(), rows_max=4)
     with pytest.raises(ValueError, match="more than 4"):
         items.rows(np.arange(9, dtype=np.uint64), tick=Tick(1, 0))
+
+
+@pytest.mark.parametrize("kind", ["rings", "records"])
+def test_a_damaged_blob_is_refused_at_every_look_and_names_its_item(kind):
+    shelf = Shelf()
+    for name in ("i1", "i2"):
+        shelf.see(name)
+        shelf.tell(name, genres=[name])
+    items = table(shelf)
+    blobs = getattr(shelf, kind)
+    sound = blobs[hash64("i2")]
+    blobs[hash64("i2")] = sound[:-3]
+    for look in range(3):
+        with pytest.raises(ValueError, match=f"item {hash64('i2'):016x}: its {len(sound) - 3} bytes"):
+            items.columns(items.rows(hashes("i1", "i2"), tick=Tick(look, look)), now_ms=NOW_MS)
+    blobs[hash64("i2")] = sound
+    rows = items.rows(hashes("i1", "i2"), tick=Tick(9, 9))
+    assert items.columns(rows, now_ms=NOW_MS).known.tolist() == [True, True]

@@ -126,3 +126,16 @@ def test_the_newest_session_is_open_while_it_has_an_id_or_the_gap_has_not_passed
     assert at(loose, 81 * MINUTE_MS).in_session.tolist() == [False, False, False]
     named = log_of([(0, 1, 0, 1), (1, 2, 9, 1)])
     assert at(named, 86_400_000).in_session.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda b: b[:5], lambda b: b[:-1], lambda b: b + b"x", lambda b: b[:30] + b"?" + b[31:]]
+)
+def test_a_damaged_log_is_refused_before_it_is_written_again(spoil):
+    log = user_log.Log()
+    for n in range(3):
+        log.actions += user_log.record(100 + n, n, b"event", 0, 1, n)
+    blob = user_log.pack(log)
+    assert user_log.take_apart(blob) == log
+    with pytest.raises(ValueError, match="damaged"):
+        user_log.take_apart(spoil(blob))
