@@ -9,6 +9,7 @@ import pytest
 from features.schema import ModelRef, Recommendation, RecommendedItem
 from pipeline import recheck
 from pipeline.config import ConfigError
+from recommender.effort import POPULAR
 from recommender.ranker import Cascade, LightGBMRanker
 from recommender.recommend import Ranked, Sample
 from recommender.served import pack
@@ -117,6 +118,15 @@ def test_rows_whose_recommendation_a_crash_kept_back_differ_from_nothing_once_th
     assert [(each.equal, each.is_published) for each in found] == [(True, False), (True, True)]
     found = checks(rows_of_both, [published(after), published(answer(seed=5))])
     assert [(each.equal, each.is_published) for each in found] == [(False, False), (True, True)]
+
+
+def test_a_repeat_under_overload_has_no_rows_and_differs_from_nothing():
+    ranked = answer()
+    popular = published(answer(seed=4), model=ModelRef("none", "f"), level="popular", cause=POPULAR.cause)
+    (kept_back,) = checks([pack(ranked, **CLOCKS)], [popular])
+    assert (kept_back.equal, kept_back.is_published, kept_back.strangers) == (True, False, 0)
+    with pytest.raises(ConfigError, match="nothing was scored"):
+        checks([], [popular])
 
 
 def test_where_the_sources_ranked_there_is_nothing_to_recompute():
