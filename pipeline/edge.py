@@ -133,6 +133,10 @@ class WorkerEdge:
         """What is answered is what gets committed."""
         return self._progress.answered(part)
 
+    def identity(self, part: Part) -> str:
+        """Which log the state was built from."""
+        return self.desk.engine.identities[part.topic]
+
     async def look_at_logs(self) -> None:
         """Stops the worker where a topic is another log than the state was built from; says which are missing.
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import aiokafka
 import faust
+from aiokafka import OffsetAndMetadata
 from aiokafka.errors import (
     IllegalStateError,
     KafkaError,
@@ -56,7 +58,9 @@ BACKOFF_S_MAX = 5.0
 LOOK_S = 0.2  # how often a wait for the broker looks whether the worker is to stop
 SILENCE_S = 2.0  # a connection that takes longer is said to be waited for
 ANSWER_S = 10.0
+DENIED_S = 5.0  # a topic that was denied is tried again all the time: so long without a word, and it is allowed
 GOODBYE_S = 3.0
+IDENTITY = re.compile("[0-9a-f]{16}")  # of a log, as the metadata of a commit
 
 
 class Options(NamedTuple):
@@ -82,6 +86,10 @@ class Edge(Protocol):
         """The next offset that is not yet answered, None while unknown. Never moves back."""
         ...
 
+    def identity(self, part: Part) -> str:
+        """Which log it is: 16 hex that change when the topic is created anew."""
+        ...
+
     def broker_away(self, cause: str | None) -> None:
         """Why the broker cannot be reached; None: it can. Called on the consumer's thread."""
         ...
@@ -97,6 +105,7 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
     def __post_init__(self) -> None:
         super().__post_init__()
         self.cursors: dict[TP, Cursor] = {}
+        self._denied_s = math.inf  # when the broker last denied a topic
         self._silence: Silence | None = None
 
     async def on_start(self) -> None:
@@ -178,7 +187,15 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         except OffsetOutOfRangeError as error:
             self._refuse(error)
             return {}
+        except TopicAuthorizationFailedError as error:
+            self.app.edge.broker_away(f"broker: {error}: {FORBIDDEN}")
+            self._denied_s = time.monotonic()
+            await asyncio.sleep(BACKOFF_S)
+            return {}
         now_s = time.monotonic()
+        if now_s - self._denied_s > DENIED_S:
+            self._denied_s = math.inf
+            self.app.edge.broker_away(None)
         slices = {}
         for tp, cursor in self.cursors.items():
             fresh = records.get(tp, ())
@@ -204,10 +221,22 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
     async def standing(self, tps: Iterable[TP]) -> dict[TP, tuple[int | None, int]]:
         """For each partition the committed offset (None: never) and the log's first offset."""
         consumer, tps = self._ensure_consumer(), list(tps)
-        begins, *commits = await asyncio.wait_for(
-            asyncio.gather(consumer.beginning_offsets(tps), *(consumer.committed(tp) for tp in tps)), ANSWER_S
+        begins, commits = await asyncio.wait_for(
+            asyncio.gather(consumer.beginning_offsets(tps), consumer._coordinator.fetch_committed_offsets(tps)),
+            ANSWER_S,
         )
-        return {tp: (committed, begins[tp]) for tp, committed in zip(tps, commits, strict=True)}
+        return {tp: (self._own(tp, commits.get(stock.ensure_aiokafka_TP(tp))), begins[tp]) for tp in tps}
+
+    def _own(self, tp: TP, commit: OffsetAndMetadata | None) -> int | None:
+        """The offset, unless it was committed for another log of this name: a group keeps it beyond a deletion, and
+        a worker that has not seen that yet commits once more. What lies below was never answered.
+        """
+        if commit is None or commit.offset < 0:
+            return None
+        if IDENTITY.fullmatch(commit.metadata) and commit.metadata != self.app.edge.identity(Part(*tp)):
+            log.warning("the commit is of another log", topic=tp.topic, partition=tp.partition, offset=commit.offset)
+            return None
+        return int(commit.offset)
 
     async def place(self, tp: TP, cursor: Cursor) -> None:
         """Seek to right after `cursor.last`; what was buffered of the partition is gone."""
@@ -230,7 +259,11 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         """Commits; a failure is logged and tried again by the next interval, never a crash."""
         held = self.assignment()
-        due = {stock.ensure_aiokafka_TP(tp): offset for tp, offset in offsets.items() if tp in held}
+        due = {
+            stock.ensure_aiokafka_TP(tp): (offset, self.app.edge.identity(Part(*tp)))
+            for tp, offset in offsets.items()
+            if tp in held
+        }
         try:
             await asyncio.wait_for(self._ensure_consumer().commit(due), ANSWER_S)
         except (KafkaError, OSError, TimeoutError) as error:

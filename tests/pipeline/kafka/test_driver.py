@@ -96,6 +96,9 @@ class Edge:
     def committable(self, part):
         return 7 if part.partition == 0 else None
 
+    def identity(self, part):
+        return "00112233445566aa"
+
 
 @pytest.fixture
 async def consumer():
@@ -199,3 +202,36 @@ async def test_a_long_partition_leaves_the_others_their_turn(consumer, monkeypat
         taken = await consumer._thread._a_round(client, parts, 0)
         sizes.append({tp.topic: len(records) for tp, records in taken.items()})
     assert sizes == [{"long": 2_000, "short": 2}, {"long": 2_000}, {"long": 1_000}]
+
+
+class Coordinated:
+    """A client whose group has committed, and which takes commits down."""
+
+    def __init__(self, metadata):
+        self._coordinator, self._metadata, self.commits = self, metadata, []
+
+    async def beginning_offsets(self, tps):
+        return dict.fromkeys(tps, 0)
+
+    async def fetch_committed_offsets(self, tps):
+        return {stock.ensure_aiokafka_TP(tp): aiokafka.OffsetAndMetadata(5, self._metadata) for tp in tps}
+
+    async def commit(self, offsets):
+        self.commits.append(offsets)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "committed"), [("00112233445566aa", 5), ("ffeeddccbbaa9988", None), ("", 5), ("by hand", 5)]
+)
+async def test_a_commit_for_another_log_of_the_same_name_is_none(consumer, monkeypatch, metadata, committed):
+    client, tp = Coordinated(metadata), faust.types.TP("t", 0)
+    monkeypatch.setattr(driver.SliceThread, "_ensure_consumer", lambda _: client)
+    assert await consumer._thread.standing([tp]) == {tp: (committed, 0)}
+
+
+async def test_a_commit_says_which_log_it_is_of(consumer, monkeypatch):
+    client, tp = Coordinated(""), faust.types.TP("t", 0)
+    monkeypatch.setattr(driver.SliceThread, "_ensure_consumer", lambda _: client)
+    monkeypatch.setattr(driver.SliceThread, "assignment", lambda _: {tp})
+    assert await consumer._thread._commit({tp: 9})
+    assert client.commits == [{stock.ensure_aiokafka_TP(tp): (9, "00112233445566aa")}]
