@@ -8,6 +8,7 @@ from prometheus_client import REGISTRY
 
 from features.catalog import catalog
 from features.domain import Action, Domain
+from features.ids import hash64
 from features.schema import Reason, Recommendation, RecommendationRequest, UserAction
 from features.state import State
 from features.store.memory import MemoryStore
@@ -17,6 +18,7 @@ from pipeline.answers import Stamp, encoded, recommendation, served, without_ans
 from pipeline.engine import Batch, Engine, OutOfTurn
 from pipeline.kafka.slices import LogRecord
 from recommender.candidates import SOURCES
+from recommender.effort import POPULAR
 from recommender.filters import filters
 from recommender.reasons import Explained
 from recommender.recommend import Recommender
@@ -178,6 +180,34 @@ def test_the_served_record_goes_out_beside_the_answer_and_says_what_came_late(en
     assert (record.event_age_ms, record.backlog, record.model_version) == (late_ms, backlog, "none")
     assert rows.tobytes() == answer.matrix.tobytes()
     assert scores.tolist() == answer.scores.tolist()
+
+
+def test_a_popular_answer_has_no_rows_to_log_and_reads_no_log_of_a_user(engine, monkeypatch):
+    applied = engine.apply(batch(*traffic()), **ALWAYS)
+    looked = []
+    history = engine.view.history
+    monkeypatch.setattr(
+        engine.view, "history", lambda blob, *, now_ms: looked.append(blob) or history(blob, now_ms=now_ms)
+    )
+    answers = engine.answer(applied.questions, wall_ms=NOW, effort=POPULAR)
+    assert len(answers) == 12
+    assert all(answer.item_ids and answer.level == "popular" for answer in answers)
+    assert set(looked) == {b""}
+    stamp = Stamp(NOW, NOW, 1.0)
+    assert served(applied.questions[0].ask, answers[0], topic="rows", stamp=stamp) is None
+    sent = msgspec.json.decode(encoded(applied.questions[0].ask, answers[0], stamp=stamp), type=Recommendation)
+    assert (sent.level, sent.cause, sent.model.version) == ("popular", POPULAR.cause, "none")
+
+
+def test_a_popular_answer_to_a_request_still_leaves_out_the_item_the_user_is_on(engine):
+    engine.apply(batch(*traffic()), **ALWAYS)
+    part = Part("recommendation_requests", 0)
+    request = b'{"request_id":"r","user_id":"u1","ts_ms":%d}' % (NOW + 100)
+    applied = engine.apply(batch(LogRecord(0, NOW, b"u1", request), part=part), **ALWAYS)
+    (answer,) = engine.answer(applied.questions, wall_ms=NOW, effort=POPULAR)
+    last = engine.view.history(applied.questions[0].user_log, now_ms=NOW + 100).items[-1]
+    assert last not in {hash64(item_id) for item_id in answer.item_ids}
+    assert answer.item_ids
 
 
 def test_an_empty_answer_has_no_rows_to_log(engine):
