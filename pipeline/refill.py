@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from confluent_kafka import KafkaError, KafkaException, Message
@@ -29,6 +31,7 @@ FOLDER = "folder/"  # no topic's name has a slash
 FOLDER_PARTITION = 32_768  # so that a row's source tag is not that of the record at its offset in partition 0
 CAUGHT_UP_RECORDS = 2_000  # a pass that brought no more, or took no longer, was the last
 CAUGHT_UP_S = 1.0
+SHRINK = 0.8  # a pass that brings more than this share of the one before
 BROKER_AWAY_S_MAX = 300.0  # then the rebuild ends; the next goes on where it stood
 ORDER = (ITEMS, IMPRESSIONS, USER_ACTIONS, REQUESTS)
 
@@ -155,15 +158,21 @@ class Refill:
     # --- topics
 
     def _take_topics(self, kafka: Kafka) -> None:
-        """Pass after pass, until one brings next to nothing."""
+        """Pass after pass, until one brings next to nothing, or no less than the one before.
+
+        In the second case events come as fast as one process applies them: the rest is for the workers, who are more.
+        """
+        last = math.inf
         with Reader(kafka) as reader:
             while True:
                 begun_s, before = time.monotonic(), self.records.total()
                 self._with_broker(lambda: self._look_ahead(reader))
                 for kind in ORDER:
                     self._with_broker(lambda kind=kind: self._take(reader, kind))  # type: ignore[misc]
-                if self.records.total() - before <= CAUGHT_UP_RECORDS or time.monotonic() - begun_s <= CAUGHT_UP_S:
+                brought = self.records.total() - before
+                if brought <= CAUGHT_UP_RECORDS or time.monotonic() - begun_s <= CAUGHT_UP_S or brought > SHRINK * last:
                     return
+                last = brought
 
     def _look_ahead(self, reader: Reader) -> None:
         """How much each part has still to bring."""
@@ -173,12 +182,12 @@ class Refill:
                 self._left[part] = held.end - (self._state.position(part) if part in self._queues else held.start)
 
     def _take(self, reader: Reader, kind: str) -> None:
-        """One topic from where it stands to its end."""
+        """One topic from where it stands to its end; to that of now, where events come faster than they are read."""
         topic = self._topics[kind]
-        starts = {
-            partition: self._place(Part(topic, partition), held) for partition, held in reader.ranges(topic).items()
-        }
-        for message in reader.to_end(topic, starts):
+        ranges = reader.ranges(topic)
+        starts = {partition: self._place(Part(topic, partition), held) for partition, held in ranges.items()}
+        most = sum(held.end - starts[partition] for partition, held in ranges.items()) + CAUGHT_UP_RECORDS
+        for message in islice(reader.to_end(topic, starts), max(CAUGHT_UP_RECORDS, most)):
             queue = self._queues[Part(topic, message.partition() or 0)]
             queue.add(message)
             if queue.is_due:

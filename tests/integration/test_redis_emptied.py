@@ -3,9 +3,7 @@
 import os
 
 import pytest
-import redis
 
-from features.store.layout import meta_key
 from pipeline.embedded import free_port
 from tests.integration.worlds import World, traffic, wait
 
@@ -19,11 +17,10 @@ def test_a_worker_whose_redis_is_emptied_restores_state_and_meta(servers, tmp_pa
         world.wait_for_log("reading", times=16)
         world.publish("user_actions", traffic(200, seed="a"))
         world.wait_until_answered()
-        with redis.Redis.from_url(servers.redis_url) as client:
-            before = client.hgetall(meta_key(world.name))
-            client.delete(*client.scan_iter(match=f"*:{world.name}:*", count=5_000))
-            world.publish("user_actions", traffic(50, seed="b"))
-            wait(lambda: client.hgetall(meta_key(world.name)) == before, 60, world.logs)
+        before = world.meta()
+        world.empty_redis()
+        world.publish("user_actions", traffic(50, seed="b"))
+        wait(lambda: world.meta() == before, 60, world.logs)
         world.wait_until_answered()
         wait(lambda: world.counts().get("applied:user_actions") == 250, 60, world.logs)
         assert worker.poll() is None

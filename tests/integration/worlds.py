@@ -9,7 +9,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,10 +23,13 @@ from features.digest import digest
 from features.schema import Recommendation
 from features.store.port import Part
 from features.store.redis import RedisStore
+from features.store.redis_generations import Generations
+from features.store.redis_wire import Wire
 from pipeline.config import Settings, load
 from pipeline.kafka.slices import LogRecord
 from pipeline.kafka.topics import create, load_topics
 from pipeline.reading import Reading, read
+from pipeline.redis_login import wire
 from recommender.replay import Replayer
 
 TOML = """
@@ -234,6 +238,29 @@ class World:
         store = self.store()
         store.open(self.settings.domain)
         return store
+
+    @contextmanager
+    def wire(self) -> Iterator[Wire]:
+        """To the workers' Redis, be it one server or a cluster."""
+        made = wire(self.settings.redis)
+        yield made
+        made.close()
+
+    def keys(self, generation: int | None = None) -> list[str]:
+        """What Redis holds of this world, or of one generation of its state."""
+        with self.wire() as redis:
+            return redis.scan(f"*:{self.name}:{generation}:*" if generation else f"*:{self.name}:*")
+
+    def meta(self) -> dict[str, str]:
+        """What `meta` says."""
+        with self.wire() as redis:
+            return dict(Generations(redis, app=self.name).look().meta)
+
+    def empty_redis(self) -> None:
+        """Everything of this world is gone."""
+        keys = self.keys()
+        with self.wire() as redis:
+            redis.exchange([("UNLINK", key) for key in keys])
 
     def counts(self) -> dict[str, int]:
         store = self.opened()
