@@ -12,11 +12,21 @@ for at = 2, 2 * users, 2 do
   first[#first + 1] = ARGV[at]
 end
 
--- one search in C a user, as long as that is cheaper than to cut a list of 64 into its entries
+-- one search in C a user, as long as that is cheaper than to cut a list of 64 into its users
+local formats = {}
 local function may_list_any(list)
-  if users > 16 then return true end
-  for index = 1, users do
-    if find(list, first[index], 1, true) then return true end
+  if users <= 128 then
+    for index = 1, users do
+      if find(list, first[index], 1, true) then return true end
+    end
+    return false
+  end
+  local entries = #list / 16
+  local format = formats[entries] or string.rep('xxxxxxc8xx', entries)
+  formats[entries] = format
+  local listed = {struct.unpack(format, list)}
+  for index = 1, entries do
+    if forgotten[listed[index]] then return true end
   end
   return false
 end
