@@ -26,7 +26,7 @@ from pipeline.kafka.dead_letters import dead_letter
 from pipeline.kafka.publisher import Outgoing, ProducerFatal, Publisher
 from pipeline.kafka.slices import Slice
 from pipeline.logs import get_logger
-from pipeline.overload import Ladder, Load, applied_in, met, paid
+from pipeline.overload import Ladder, Load, met, paid
 from pipeline.patience import StoreThread
 from pipeline.progress import Progress
 from recommender.effort import Effort
@@ -150,13 +150,8 @@ class Desk:
         answer_from = self.progress.answered(batch.part) or 0
         try:
             with telemetry.STAGE_S.labels("apply").time():
-                applied, took_s = await self.store.patiently(
-                    batch.part.topic,
-                    timed,
-                    self.engine.apply,
-                    batch,
-                    answer_from=answer_from,
-                    is_current=self._is_current,
+                applied = await self.store.patiently(
+                    batch.part.topic, self.engine.apply, batch, answer_from=answer_from, is_current=self._is_current
                 )
         except OutOfTurn as error:
             self._restart(batch.part, "slice out of turn", str(error))
@@ -165,7 +160,6 @@ class Desk:
             telemetry.HWM_REGRESSIONS.labels(batch.part.topic).inc()
             self._restart(batch.part, "store lost", str(error))
             return None
-        self.ladder = applied_in(self.ladder, took_s, time.perf_counter())
         if applied is not None:
             _count(batch, applied)
         return applied

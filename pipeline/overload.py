@@ -1,7 +1,7 @@
 """The overload ladder: how much each answer may cost just now, so that the state comes first and the deadline holds.
 
-A pure state machine: an agent says what waits and what time is left (`met`), what applying took (`applied_in`) and what
-answers took (`paid`); time is an argument. Down it goes at once, to the dearest rung at which everything that waits
+A pure state machine: an agent says what waits and what time is left (`met`), and what answers took (`paid`); time is an
+argument. Down it goes at once, to the dearest rung at which everything that waits
 can be answered in time; up again one rung at a time, after a quiet spell in which the next rung would have done too.
 What an answer costs on each rung is measured as it goes, and an old measurement fades, so that nothing is held for
 dear for ever. A climb that ends in a fall soon after makes the next spell longer: no flapping at the edge.
@@ -17,8 +17,8 @@ from recommender.effort import RUNGS, Effort
 TOP = len(RUNGS) - 1
 ROOM = 0.5  # of the time left may go to what waits; the rest is for publishing, the broker, and a wrong guess
 CLIMB_ROOM = 0.25  # ... before a climb
-BUSY_MAX = 0.95  # applying and answering at the next rung, as a share of the time, for a climb
-SPELLS_MAX = 8  # quiet spells that a climb waits for, at most
+BUSY_MAX = 0.95  # share of the time that answers may take at the next rung, for a climb; one that fails waits longer
+SPELLS_MAX = 4  # quiet spells that a climb waits for, at most
 STEADY_SPELLS = 5  # a fall within so many spells of a climb was that climb's fault
 FIRST_GUESS_S = (1e-4, 1e-3, 1.5e-3, 2e-3, 2e-3)  # an answer on each rung, before any was measured
 COST_MAX_S = 1.0  # an answer that took longer was held up by something, it does not cost that
@@ -91,7 +91,6 @@ class Ladder:
     spells: int = 1  # that the next climb waits for
     costs: tuple[Cost, ...] = tuple(map(Cost, FIRST_GUESS_S))
     answers: Rate = Rate()
-    applying: Rate = Rate()
 
     @property
     def effort(self) -> Effort:
@@ -127,11 +126,6 @@ def met(ladder: Ladder, load: Load, now_s: float) -> Ladder:
     return ladder
 
 
-def applied_in(ladder: Ladder, seconds: float, now_s: float) -> Ladder:
-    """The state took so long for a batch."""
-    return replace(ladder, applying=ladder.applying.plus(seconds, now_s))
-
-
 def paid(ladder: Ladder, effort: Effort, answers: int, seconds: float, now_s: float) -> Ladder:
     """So many answers took so long."""
     rung = RUNGS.index(effort)
@@ -150,5 +144,5 @@ def affordable(ladder: Ladder, load: Load, now_s: float) -> int:
 def _may_climb(ladder: Ladder, load: Load, now_s: float) -> bool:
     """Whether the next rung would do with room to spare, for what waits and for what comes a second."""
     cost_s = ladder.costs[ladder.rung + 1].at(now_s)
-    busy = ladder.applying.per_s(now_s) + ladder.answers.per_s(now_s) * cost_s
+    busy = ladder.answers.per_s(now_s) * cost_s
     return load.waiting * cost_s <= max(0.0, load.left_s) * CLIMB_ROOM and busy <= BUSY_MAX

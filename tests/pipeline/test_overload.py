@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.overload import COST_MAX_S, SPELLS_MAX, TOP, Cost, Ladder, Load, Rate, affordable, applied_in, met, paid
+from pipeline.overload import COST_MAX_S, SPELLS_MAX, TOP, Cost, Ladder, Load, Rate, affordable, met, paid
 from recommender.effort import FULL, RUNGS
 
 DEADLINE_S, CALM_S = 1.0, 2.0
@@ -25,7 +25,6 @@ ladders = st.builds(
     spells=st.integers(1, SPELLS_MAX),
     costs=st.tuples(*[costs] * len(RUNGS)),
     answers=rates,
-    applying=rates,
 )
 loads = st.builds(Load, st.floats(0, 1e6), st.floats(-1, DEADLINE_S))
 
@@ -121,7 +120,6 @@ class Worker:
         self.waiting -= records
         read_s = self.now_s
         self.now_s += records * self.apply_s
-        self.ladder = applied_in(self.ladder, records * self.apply_s, self.now_s)
         while records:
             left_s = DEADLINE_S - (self.now_s - read_s)
             self.ladder = met(self.ladder, Load(records + self.waiting, left_s), self.now_s)
