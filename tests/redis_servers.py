@@ -20,6 +20,7 @@ import redis
 from features.store.layout import SLOTS
 from features.store.redis_dial import Login
 from features.store.redis_permissions import users
+from features.store.redis_url import target
 from pipeline import child
 from pipeline.embedded import EmbeddedError, find_redis, free_port
 from tests.certificates import Authority
@@ -250,6 +251,12 @@ class Tls(Single):
         self.url = f"rediss://localhost:{self.nodes[0].port}"
         self.login, self.reader = logins(ca_file=self.ca_file)
         self.nodes[0].await_(lambda client: bool(client.ping()))
+
+
+def client_of(url: str) -> redis.Redis | redis.RedisCluster:
+    """redis-py's client for what a `redis.url` names."""
+    hosts = target(url).hosts
+    return redis.RedisCluster(*hosts[0], protocol=2) if hosts else redis.Redis.from_url(url)
 
 
 def logins(**certificates: str) -> tuple[Login, Login]:

@@ -5,7 +5,6 @@ from itertools import count
 
 import msgspec
 import pytest
-import redis
 from click.testing import CliRunner
 
 from features.ids import hash64
@@ -14,6 +13,7 @@ from pipeline.cli import main
 from pipeline.embedded import free_port
 from tests.integration.worlds import World, action, now_ms, traffic, wait
 from tests.key_scan import holding
+from tests.redis_servers import client_of
 
 pytestmark = pytest.mark.services
 NAMES = count()
@@ -28,7 +28,7 @@ def world(servers, tmp_path):
 
 @pytest.fixture
 def client(servers):
-    made = redis.Redis.from_url(servers.redis_url)
+    made = client_of(servers.redis_url)
     yield made
     made.close()
 

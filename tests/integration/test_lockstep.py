@@ -6,7 +6,6 @@ from itertools import islice
 
 import msgspec
 import pytest
-import redis as redis_client
 from click.testing import CliRunner
 from confluent_kafka.admin import AdminClient
 
@@ -17,6 +16,7 @@ from pipeline.config import Settings
 from pipeline.offline import Source, settings_for
 from pipeline.private_worker import PrivateWorker
 from tests.datasets import dataset
+from tests.redis_servers import client_of
 
 pytestmark = pytest.mark.services
 
@@ -112,7 +112,7 @@ def test_every_list_score_and_row_and_the_state_are_equal_to_the_bit(log, config
 
 def left_behind(servers):
     """Topics and keys of a lock step that are still there."""
-    with redis_client.Redis.from_url(servers.redis_url) as client:
+    with client_of(servers.redis_url) as client:
         keys = list(client.scan_iter(match="*lockstep*"))
     topics = AdminClient({"bootstrap.servers": servers.bootstrap}).list_topics(timeout=10).topics
     return keys + [name for name in topics if "lockstep" in name]
