@@ -233,7 +233,7 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         """
         if commit is None or commit.offset < 0:
             return None
-        if IDENTITY.fullmatch(commit.metadata) and commit.metadata != self.app.edge.identity(Part(*tp)):
+        if IDENTITY.fullmatch(commit.metadata or "") and commit.metadata != self.app.edge.identity(Part(*tp)):
             log.warning("the commit is of another log", topic=tp.topic, partition=tp.partition, offset=commit.offset)
             return None
         return int(commit.offset)

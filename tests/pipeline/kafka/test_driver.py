@@ -221,7 +221,7 @@ class Coordinated:
 
 
 @pytest.mark.parametrize(
-    ("metadata", "committed"), [("00112233445566aa", 5), ("ffeeddccbbaa9988", None), ("", 5), ("by hand", 5)]
+    ("metadata", "committed"), [("00112233445566aa", 5), ("ffeeddccbbaa9988", None), ("", 5), (None, 5), ("by hand", 5)]
 )
 async def test_a_commit_for_another_log_of_the_same_name_is_none(consumer, monkeypatch, metadata, committed):
     client, tp = Coordinated(metadata), faust.types.TP("t", 0)
