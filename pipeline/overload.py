@@ -22,12 +22,14 @@ SPELLS_MAX = 4  # quiet spells that a climb waits for, at most
 STEADY_SPELLS = 5  # a fall within so many spells of a climb was that climb's fault
 FIRST_GUESS_S = (1e-4, 1e-3, 1.5e-3, 2e-3, 2e-3)  # an answer on each rung, before any was measured
 COST_MAX_S = 1.0  # an answer that took longer was held up by something, it does not cost that
-NEWEST = 0.3  # weight of the newest go in a cost
+NEXT = 0.97  # weight of what was known, for each answer more
+OUTLIER = 5.0  # times what was known: a go that cost more was held up, or it comes again
 FADE_S = 30.0  # half-life of a cost that is not measured again
 LN2 = log(2)
 WINDOW_S = 2.0  # over which demand is averaged
 GO_S = 0.05  # of answers, after which the other agents get the store thread
 GO_FIRST, GO_MAX, POPULAR_GO_MAX = 4, 32, 256  # answers; popular ones are 100 times cheaper
+KNOWN_FROM = 16  # answers, from which on a price is known
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,21 +54,23 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Seconds an answer takes, as last measured; None: a first guess, which does not fade."""
+    """Seconds an answer takes, from `answers` of them, the last at `measured_s`. A first guess (of none) does not fade."""
 
     seconds: float
-    measured_s: float | None = None
+    measured_s: float = 0.0
+    answers: int = 0
 
     def at(self, now_s: float) -> float:
         """What to expect now."""
-        if self.measured_s is None:
+        if not self.answers:
             return self.seconds
         return self.seconds * exp(-LN2 * max(0.0, now_s - self.measured_s) / FADE_S)
 
-    def after(self, seconds: float, now_s: float) -> Cost:
-        """With one more measurement."""
-        known = seconds if self.measured_s is None else self.seconds + NEWEST * (seconds - self.seconds)
-        return Cost(min(known, COST_MAX_S), now_s)
+    def after(self, seconds: float, answers: int, now_s: float) -> Cost:
+        """With one more go of so many answers. One answer weighs little: it may have been held up, or the first ever."""
+        weight = 1 - NEXT**answers
+        known = self.seconds + weight * (min(seconds, OUTLIER * self.seconds) - self.seconds)
+        return Cost(min(known, COST_MAX_S), now_s, self.answers + answers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,8 @@ class Ladder:
         cost = self.costs[self.rung]
         if self.effort.is_popular:
             return POPULAR_GO_MAX
-        return GO_FIRST if cost.measured_s is None else min(GO_MAX, max(1, int(GO_S / cost.seconds)))
+        most = GO_MAX if cost.answers >= KNOWN_FROM else GO_FIRST
+        return min(most, max(1, int(GO_S / cost.seconds)))
 
 
 def met(ladder: Ladder, load: Load, now_s: float) -> Ladder:
@@ -130,7 +135,7 @@ def paid(ladder: Ladder, effort: Effort, answers: int, seconds: float, now_s: fl
     """So many answers took so long."""
     rung = RUNGS.index(effort)
     costs = list(ladder.costs)
-    costs[rung] = costs[rung].after(seconds / answers, now_s)
+    costs[rung] = costs[rung].after(seconds / answers, answers, now_s)
     return replace(ladder, costs=tuple(costs), answers=ladder.answers.plus(answers, now_s))
 
 

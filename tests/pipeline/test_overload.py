@@ -7,13 +7,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.overload import COST_MAX_S, SPELLS_MAX, TOP, Cost, Ladder, Load, Rate, affordable, met, paid
+from pipeline.overload import (
+    COST_MAX_S,
+    FIRST_GUESS_S,
+    SPELLS_MAX,
+    TOP,
+    Cost,
+    Ladder,
+    Load,
+    Rate,
+    affordable,
+    met,
+    paid,
+)
 from recommender.effort import FULL, RUNGS
 
 DEADLINE_S, CALM_S = 1.0, 2.0
 NOW_S = 1_000.0
 
-costs = st.one_of(st.just(Cost(2e-3)), st.builds(Cost, st.floats(1e-6, COST_MAX_S), st.floats(0, NOW_S)))
+costs = st.one_of(
+    st.just(Cost(2e-3)),
+    st.builds(Cost, st.floats(1e-6, COST_MAX_S), st.floats(0, NOW_S), st.integers(1, 1_000)),
+)
 rates = st.builds(Rate, st.floats(0, 1e5), st.just(NOW_S))
 ladders = st.builds(
     Ladder,
@@ -68,7 +83,14 @@ def test_silence_leads_back_to_full_with_the_next_question(ladder):
 
 def test_an_answer_that_was_held_up_for_long_is_not_held_for_dear():
     ladder = paid(Ladder(DEADLINE_S, CALM_S), FULL, 1, 600.0, NOW_S)
-    assert ladder.costs[TOP].seconds == COST_MAX_S
+    assert ladder.costs[TOP].seconds < 2 * FIRST_GUESS_S[TOP]
+
+
+def test_what_answers_cost_is_known_after_a_few_goes():
+    ladder = Ladder(DEADLINE_S, CALM_S)
+    for _ in range(5):
+        ladder = paid(ladder, FULL, 32, 32 * 0.02, NOW_S)
+    assert ladder.costs[TOP].seconds == pytest.approx(0.02, rel=0.1)
 
 
 def test_a_deadline_of_a_day_never_asks_for_less():
@@ -78,7 +100,7 @@ def test_a_deadline_of_a_day_never_asks_for_less():
 
 @pytest.mark.parametrize(("cost_s", "answers"), [(2e-3, 25), (1.0, 1), (1e-6, 32)])
 def test_one_go_takes_about_as_long_whatever_an_answer_costs(cost_s, answers):
-    ladder = replace(Ladder(DEADLINE_S, CALM_S), costs=(Cost(cost_s, NOW_S),) * len(RUNGS))
+    ladder = replace(Ladder(DEADLINE_S, CALM_S), costs=(Cost(cost_s, NOW_S, 100),) * len(RUNGS))
     assert ladder.go_max == answers
 
 
