@@ -241,6 +241,7 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
     async def place(self, tp: TP, cursor: Cursor) -> None:
         """Seek to right after `cursor.last`; what was buffered of the partition is gone."""
         self._ensure_consumer().seek(tp, cursor.last + 1)
+        self.forget_end(tp)
         self.cursors[tp] = cursor
 
     async def forget(self, tps: Iterable[TP]) -> None:
@@ -250,11 +251,19 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     def log_end(self, tp: TP) -> int | None:
         """The end of the log as the newest fetch reported it (right even where ListOffsets is stale)."""
-        subscription = self._ensure_consumer()._subscription.subscription
-        assignment = subscription.assignment if subscription is not None else None
-        state = assignment.state_value(tp) if assignment is not None else None  # asked by another thread: it may go
+        state = self._state(tp)
         end = state.highwater if state is not None else None
         return None if end is None or end < 0 else int(end)
+
+    def forget_end(self, tp: TP) -> None:
+        """Nobody knows the end until the next fetch: others may have applied more than the last one saw."""
+        if (state := self._state(tp)) is not None:
+            state.highwater = None
+
+    def _state(self, tp: TP) -> Any:
+        subscription = self._ensure_consumer()._subscription.subscription
+        assignment = subscription.assignment if subscription is not None else None
+        return assignment.state_value(tp) if assignment is not None else None  # asked by another thread: it may go
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         """Commits; a failure is logged and tried again by the next interval, never a crash."""
@@ -280,6 +289,7 @@ class Consumer(stock.Consumer):  # type: ignore[misc]
         self._seek_nos: dict[TP, int] = {}
         self._seeks = 0
         self._hold_to: dict[TP, int] = {}
+        self._doubted: set[TP] = set()  # whose log seemed to end before what is applied, by one fetch
         return SliceThread(self, loop=self.loop, beacon=self.beacon)
 
     # --- where to read from
@@ -361,6 +371,11 @@ class Consumer(stock.Consumer):  # type: ignore[misc]
         """Marks beyond the log's end mean that the log was cut: what comes next would be taken for known."""
         if (applied := self._hold_to.get(tp)) is None or (end := self._thread.log_end(tp)) is None:
             return
+        if applied >= end and tp not in self._doubted:  # that fetch may have been under way before the seek
+            self._doubted.add(tp)
+            self._thread.forget_end(tp)
+            return
+        self._doubted.discard(tp)
         del self._hold_to[tp]
         if applied >= end:
             self.app.edge.refuse_log(Part(*tp), f"the state has applied offset {applied}, the log ends at {end}")
