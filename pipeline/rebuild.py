@@ -49,6 +49,7 @@ Say = Callable[..., None]  # (what is done, share done from 0 to 1 or None)
 GRACE_S = (
     10.0  # workers move over at their next heartbeat, within a second; an older Redis tail may still name the old one
 )
+GRACE_BEATS = 5
 LEASE_LOOK_S = 0.5
 MEMORY_LOOK_S = 2.0
 MEMORY_SHARE_MAX = 0.9  # a full Redis holds the workers up
@@ -99,12 +100,16 @@ def rebuild(
             generations.remember(generation, built_for)
             refill, found = _fill(settings, generation, logs, topics, lease, folder, with_digest=with_digest, say=say)
             lease.check()
+            if (now := _identities(settings, list(topics.values()))) != logs:
+                changed = ", ".join(topic for topic in logs if now[topic] != logs[topic])
+                raise ConfigError(f"{changed}: deleted and created again meanwhile: `headrace rebuild` once more")
             flip = partial(generations.flip, owner, instead_of=standing.serving, building=generation)
             patiently(flip, on_wait=say)
         seconds = time.monotonic() - begun_s
     removed = 0
     if not keep_old:
-        _wait(GRACE_S, lambda left_s: say(f"generation {generation} serves; the one before goes in {left_s:.0f} s"))
+        grace_s = max(GRACE_S, GRACE_BEATS * settings.redis.beat_ms / 1000)
+        _wait(grace_s, lambda left_s: say(f"generation {generation} serves; the one before goes in {left_s:.0f} s"))
         removed = clean(settings, say=say)
     return Rebuilt(standing.serving, generation, goes_on, refill.records, refill.refused, seconds, found, removed)
 

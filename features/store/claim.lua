@@ -14,5 +14,5 @@ if building and building ~= ARGV[5] and building ~= ARGV[6] then
   return 'generation ' .. building .. ' of the state is being built, no longer ' .. ARGV[6]
 end
 redis.call('SET', lease, ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
-redis.call('HSET', KEYS[1], 'building', ARGV[6])
+redis.call('HSET', KEYS[1], 'building', ARGV[6], 'newest', ARGV[6])
 return ''

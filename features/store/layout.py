@@ -5,11 +5,12 @@ they share a slot and one script call can touch them. Tags are the smallest inte
 shard's share of the 16 384 slots: shards spread evenly over any number of nodes, which "s00", "s01" ... do not.
 
 `{0}:<app>:meta` (outside the shards: its place does not depend on their number) names the serving `generation`, the one
-that a rebuild fills (`building`), and holds for each generation g: `format:g`, `shards:g`, `columns:g`, `salt:g` (of
-tombstones' names), `action:g:<code>`, `log:g:<topic>`, `start:g:<topic>:<partition>`, `built_for:g`. So the next
-generation may have another format, other shards and other columns than the one that serves. An action keeps its code as
-long as its generation lives and a new one takes the next free code, since user logs hold codes. `{0}:<app>:rebuild` is
-the lease of the rebuild at work. Format 3 is the first that keeps format and shards by generation.
+that a rebuild fills (`building`) and the `newest` that one ever filled, and holds for each generation g: `format:g`,
+`shards:g`, `columns:g`, `salt:g` (of tombstones' names), `action:g:<code>`, `log:g:<topic>`,
+`start:g:<topic>:<partition>`, `built_for:g`. So the next generation may have another format, other shards and other
+columns than the one that serves. An action keeps its code as long as its generation lives and a new one takes the next
+free code, since user logs hold codes. `{0}:<app>:rebuild` is the lease of the rebuild at work. Format 3 is the first
+that keeps format and shards by generation.
 """
 
 from __future__ import annotations

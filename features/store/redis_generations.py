@@ -38,8 +38,8 @@ class Standing:
 
     @property
     def next(self) -> int:
-        """A generation that nobody has ever written to."""
-        return max(names.generations(self.meta) | {self.serving}) + 1
+        """A generation that nobody has ever written to: one who filled a removed one may be asleep."""
+        return max(*names.generations(self.meta), self.serving, int(self.meta.get("newest", "1"))) + 1
 
     @property
     def leftovers(self) -> list[int]:
