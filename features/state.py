@@ -243,8 +243,10 @@ class State:
             calls = [
                 call
                 for shard in sorted(pending)
-                if marks[shard] < batch.last
-                and ((call := self._user_call(batch, shard, marks[shard])).puts or call.counts or _lags(call))
+                if (call := self._user_call(batch, shard, marks[shard])).puts
+                or call.counts
+                or _lags(call)
+                or _came_before(batch, call)
             ]
             replies = self._store.commit_users(batch.part, calls) if calls else []
             pending, stale = self._settle_users(batch, calls, replies)
@@ -298,7 +300,7 @@ class State:
                 counts["dead_lettered" if record is None else "applied"] += 1
         topic = batch.part.topic
         named = {f"{name}:{topic}": count for name, count in counts.items() if count}
-        return UserCall(shard, mark, batch.last, puts, named, tombstones, self._epochs["u"][shard])
+        return UserCall(shard, mark, max(mark, batch.last), puts, named, tombstones, self._epochs["u"][shard])
 
     def _settle_users(
         self, batch: _Batch, calls: Sequence[UserCall], replies: Sequence[Reply]
@@ -365,11 +367,16 @@ class State:
         return again
 
     def _items_reach(self, held: _Held, part: Part, last: int) -> None:
-        """Moves the items' marks up to what was applied, so that no redo has to ask what a log held that is gone."""
+        """Moves the items' marks up to what was applied, so that no redo has to ask what a log held that is gone.
+
+        All of them, the believed ones too: a store that was away may have lost some.
+        """
         marks, epochs = held.marks["i"], self._epochs["i"]
+        pending = set(range(self.layout.shards))
         for _ in range(TRIES_MAX):
-            calls = [ItemCall(at, mark, last, (), epochs[at]) for at, mark in enumerate(marks) if mark < last]
-            if not self._settle_items(part, calls):
+            calls = [ItemCall(at, marks[at], max(marks[at], last), (), epochs[at]) for at in sorted(pending)]
+            pending = self._settle_items(part, calls)
+            if not pending:
                 return
         raise StoreAway(f"{part.topic}-{part.partition}: lost {TRIES_MAX} races for items")
 
@@ -414,6 +421,15 @@ class State:
 
 def _lags(call: UserCall) -> bool:
     return call.last - call.prev > LAG_MAX
+
+
+def _came_before(batch: _Batch, call: UserCall) -> bool:
+    """Whether users of the call have facts at or before its mark. Then the fold took the log as it stands for one that
+    holds them, and the store has to say so: one that was away and came back without them would have events taken for
+    cut ones, and refused ones for counted.
+    """
+    users = batch.by_user.get(call.shard, {})
+    return any(indices and batch.facts[indices[0]].offset <= call.prev for indices in users.values())
 
 
 def _no_values(items: Sequence[int]) -> Mapping[int, Values]:

@@ -106,3 +106,37 @@ def lose_tail(store, taken, shards):
     """Puts shards of a memory store back to a snapshot."""
     for shard in shards:
         store._shards[shard] = copy.deepcopy(taken[shard])
+
+
+class PowerLoss(Wrapped):
+    """At the n-th script call of one shard the server dies, comes back without its newest `lost` calls, and the
+    connection breaks: what the process believes of marks and logs is no longer so. The call itself is not made.
+    """
+
+    def __init__(self, store, *, at, lost):
+        super().__init__(store)
+        self.at, self.lost, self.calls = at, lost, 0
+        self._taken = [snapshot(store)]
+
+    def commit_users(self, part, calls):
+        return [reply for call in calls for reply in self._one(self.store.commit_users, part, [call])]
+
+    def commit_items(self, part, calls):
+        return [reply for call in calls for reply in self._one(self.store.commit_items, part, [call])]
+
+    def begin(self, part, start):
+        self.store.begin(part, start)
+        self._taken.append(snapshot(self.store))
+
+    def beat(self, beats):
+        return [missed for shard, each in beats.items() for missed in self._one(self.store.beat, {shard: each})]
+
+    def _one(self, commit, *arguments):
+        self.calls += 1
+        if self.calls == self.at:
+            taken = self._taken[max(0, len(self._taken) - 1 - self.lost)]
+            lose_tail(self.store, taken, range(len(taken)))
+            raise StoreAway("connection lost")
+        replies = commit(*arguments)
+        self._taken.append(snapshot(self.store))
+        return replies
