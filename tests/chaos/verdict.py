@@ -164,8 +164,8 @@ def _items(truth: Truth) -> Counts:
 
 
 def _items_of(store: FeatureStore, columns: int) -> Counts:
-    """The lifetime counts of each item, by column."""
-    scanned = list(store.scan("i"))
+    """The lifetime counts of each item and of the world, by column."""
+    scanned = [*store.scan("i"), *(("world", ring) for _, ring in store.scan("g"))]
     rings = unpack([ring for _, ring in scanned], columns=columns)
     return {
         rings.ids[row] or name: Counter({f"column {at}": int(n) for at, n in enumerate(rings.lifetime[row]) if n})
