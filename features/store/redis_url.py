@@ -23,7 +23,6 @@ class Target:
     hosts: tuple[Host, ...] = ()
     tls: bool = False
     username: str = ""
-    has_password: bool = False
 
 
 def target(url: str) -> Target:
@@ -42,7 +41,7 @@ def target(url: str) -> Target:
     address = f"{scheme}://{place}"
     if scheme in SINGLE:
         _ = urlsplit(url).port
-        return Target(address, (), scheme == "rediss", unquote(username), bool(colon))
+        return Target(address, (), scheme == "rediss", unquote(username))
     named, slash, path = place.partition("/")
     if slash and path not in ("", "0"):
         raise ValueError(f"a cluster has no database {path!r}")
