@@ -22,7 +22,7 @@ from pipeline.kafka.slices import LogRecord
 from pipeline.lease import Lease
 from tests.integration.worlds import World, action, now_ms, traffic, wait
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 NAMES = count()
 
 
