@@ -61,6 +61,7 @@ ANSWER_S = 10.0
 DENIED_S = 5.0  # a topic that was denied is tried again all the time: so long without a word, and it is allowed
 GOODBYE_S = 3.0
 IDENTITY = re.compile("[0-9a-f]{16}")  # of a log, as the metadata of a commit
+END = "\0"  # confluent-kafka 2.16 reads a commit's metadata up to a zero, beyond its end: UnicodeDecodeError (seen)
 
 
 class Options(NamedTuple):
@@ -233,7 +234,8 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         """
         if commit is None or commit.offset < 0:
             return None
-        if IDENTITY.fullmatch(commit.metadata or "") and commit.metadata != self.app.edge.identity(Part(*tp)):
+        of_log = (commit.metadata or "").rstrip(END)
+        if IDENTITY.fullmatch(of_log) and of_log != self.app.edge.identity(Part(*tp)):
             log.warning("the commit is of another log", topic=tp.topic, partition=tp.partition, offset=commit.offset)
             return None
         return int(commit.offset)
@@ -269,7 +271,7 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         """Commits; a failure is logged and tried again by the next interval, never a crash."""
         held = self.assignment()
         due = {
-            stock.ensure_aiokafka_TP(tp): (offset, self.app.edge.identity(Part(*tp)))
+            stock.ensure_aiokafka_TP(tp): (offset, self.app.edge.identity(Part(*tp)) + END)
             for tp, offset in offsets.items()
             if tp in held
         }

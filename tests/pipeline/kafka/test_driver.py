@@ -238,7 +238,15 @@ class Coordinated:
 
 
 @pytest.mark.parametrize(
-    ("metadata", "committed"), [("00112233445566aa", 5), ("ffeeddccbbaa9988", None), ("", 5), (None, 5), ("by hand", 5)]
+    ("metadata", "committed"),
+    [
+        ("00112233445566aa", 5),
+        ("ffeeddccbbaa9988", None),
+        ("ffeeddccbbaa9988\0", None),
+        ("", 5),
+        (None, 5),
+        ("by hand", 5),
+    ],
 )
 async def test_a_commit_for_another_log_of_the_same_name_is_none(consumer, monkeypatch, metadata, committed):
     client, tp = Coordinated(metadata), faust.types.TP("t", 0)
@@ -251,4 +259,4 @@ async def test_a_commit_says_which_log_it_is_of(consumer, monkeypatch):
     monkeypatch.setattr(driver.SliceThread, "_ensure_consumer", lambda _: client)
     monkeypatch.setattr(driver.SliceThread, "assignment", lambda _: {tp})
     assert await consumer._thread._commit({tp: 9})
-    assert client.commits == [{stock.ensure_aiokafka_TP(tp): (9, "00112233445566aa")}]
+    assert client.commits == [{stock.ensure_aiokafka_TP(tp): (9, "00112233445566aa\0")}]
