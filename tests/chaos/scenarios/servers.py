@@ -63,7 +63,7 @@ def _downs(kind: str, *, one_in: int, lasts_ms: tuple[int, int]) -> Callable[[Ra
     def plan(random: Random, events: int) -> list[Fault]:
         return [
             Fault(kind, after, args(random), lasts_ms=random.randrange(*lasts_ms))
-            for after in points(random, events, max(3, events // one_in))
+            for after in points(random, events, max(2, events // one_in))
         ]
 
     return plan
