@@ -56,7 +56,7 @@ def check(figures):
 
 def test_the_demo_accounts_for_everything_serves_its_own_model_and_ends_on_ctrl_c(headrace, tmp_path):
     kept = tmp_path / "kept"
-    demo = headrace("demo", "--json", "--keep", str(kept))
+    demo = headrace("demo", "--json", "--rate", "50", "--keep", str(kept))  # a slow machine is full at that, too
     until(demo, r"live .* full=")
     demo.send_signal(signal.SIGINT)
     figures = figures_of(demo)
