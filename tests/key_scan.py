@@ -1,6 +1,15 @@
 """What a Redis holds of a user: every key is looked at, its name and all that is in it, whatever its type."""
 
+import redis
+
 from features.ids import hash64
+from features.store.redis_url import target
+
+
+def connected(url):
+    """A client of the server, or of all nodes of the cluster, that `url` names."""
+    hosts = target(url).hosts
+    return redis.RedisCluster(host=hosts[0][0], port=hosts[0][1]) if hosts else redis.Redis.from_url(url)
 
 
 def patterns(user):
