@@ -11,7 +11,7 @@ RUN := $(VENV)/bin/python -m
 PIP := $(RUN) pip install -q --disable-pip-version-check --no-input -c constraints.txt -e
 DEMO_NEEDS := $(VENV)/.demo $(if $(findstring completejourney,$(ARGS)),$(VENV)/.datasets)
 
-.PHONY: demo kafka test unit integration quality test-kafka integration-kafka chaos-short lint bench chaos soak stack-test venv schemas clean
+.PHONY: demo kafka test unit integration quality test-kafka integration-kafka chaos-short lint bench chaos fuzz audit soak stack-test venv schemas clean
 
 demo: $(DEMO_NEEDS)
 	@$(RUN) pipeline.cli demo $(ARGS)
@@ -55,6 +55,16 @@ bench: $(VENV)/.dev
 # Crash tests: ARGS="--scenario kill_worker --seed 7 --events 200000"; needs Java and Maven, or --broker embedded.
 chaos: $(VENV)/.dev
 	@$(RUN) tests.chaos $(ARGS)
+
+# One reader of foreign bytes under atheris: make fuzz ARGS="--target wire --seconds 120"; --list names them.
+fuzz: $(VENV)/.dev
+	@$(PIP) '.[embedded,train,dev,fuzz]'
+	@$(RUN) tests.fuzz $(ARGS)
+
+# Known vulnerabilities of the pins. Needs a way to PyPI's own service; says so, with exit 3, where there is none.
+audit: $(VENV)/bin/python
+	@$(RUN) pip install -q --disable-pip-version-check --no-input -c constraints.txt pip-audit
+	@$(VENV)/bin/python deploy/audit.py
 
 # A steady rate on Apache Kafka for an hour: memory, open files and latency, with slopes.
 soak: $(VENV)/.dev

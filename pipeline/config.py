@@ -22,6 +22,9 @@ from recommender.quotas import Quotas
 
 FILTERS = ("available", "bought", "negative", "blocked")
 
+FILE_BYTES_MAX = 4 << 20
+SECRET_BYTES_MAX = 64 << 10
+
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 Millis = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -203,19 +206,34 @@ def secret(name: str, file: str) -> str:
     if value := os.environ.get(SECRETS[name]):
         return value
     try:
-        return Path(file).read_text().strip() if file else ""
-    except (OSError, UnicodeDecodeError) as error:
+        return text_of(Path(file), SECRET_BYTES_MAX).strip() if file else ""
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{name}_file: {error}") from None
+
+
+def text_of(path: Path, bytes_max: int = FILE_BYTES_MAX) -> str:
+    """A small file's text. Raises `OSError`, `UnicodeDecodeError`, and `ConfigError` for what is no file or too big."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for, a device never ends
+        raise ConfigError(f"{path}: not a file")
+    with path.open("rb") as file:
+        raw = file.read(bytes_max + 1)
+    if len(raw) > bytes_max:
+        raise ConfigError(f"{path}: over {bytes_max} bytes")
+    return raw.decode()
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(text_of(path))
+    except ConfigError:
+        raise
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file (`headrace init DIR` writes one)") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None
+    except ValueError as error:  # no TOML, no UTF-8, a number of thousands of digits
         raise ConfigError(f"{path}: {error}") from None
 
 
@@ -238,6 +256,10 @@ def _override(tree: dict[str, Any], variable: str, value: str) -> None:
         "training": TrainingSettings,
         "worker": Worker,
     }
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{variable}: not valid UTF-8") from None
     if section not in kinds or key not in kinds[section].__struct_fields__:
         raise ConfigError(f"{variable}: no such setting")
     table = tree.setdefault(section, {})
@@ -253,5 +275,5 @@ def _parsed(variable: str, key: str, value: str) -> Any:
         return value
     try:
         return msgspec.json.decode(value)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ConfigError(f"{variable}: {error}") from None

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Annotated, Any, BinaryIO, NamedTuple, cast
 
 import msgspec
 
@@ -22,6 +22,7 @@ from features.schema import IMPRESSIONS, ITEMS, USER_ACTIONS, InputRecord, Refus
 
 MERGE_ORDER = (ITEMS, IMPRESSIONS, USER_ACTIONS)
 LINE_BYTES_MAX = 16 * 1024 * 1024
+BLANK_LINES_MAX = 100_000  # 10 MB of gzip hold ten thousand million
 SUFFIXES = (".jsonl.gz", ".jsonl")
 _BUFFER_BYTES = 1 << 20
 _UNZIPPED_BYTES = 1 << 16
@@ -41,7 +42,7 @@ class Row(NamedTuple):
 
 
 class _Stamp(msgspec.Struct):
-    ts_ms: int
+    ts_ms: Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]  # what the contract wants is the reader's business
 
 
 _STAMP = msgspec.json.Decoder(_Stamp)
@@ -74,7 +75,7 @@ def lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def numbered(stream: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
     """`lines` of an open stream that messages call `name`."""
-    number = 0
+    number = blank = 0
     while True:
         number += 1
         try:
@@ -87,7 +88,10 @@ def numbered(stream: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
         if len(line) > LINE_BYTES_MAX:
             raise DataSetError(f"{name}:{number}: a line of more than {LINE_BYTES_MAX} bytes")
         if line:
+            blank = 0
             yield number, line
+        elif (blank := blank + 1) > BLANK_LINES_MAX:
+            raise DataSetError(f"{name}:{number}: more than {BLANK_LINES_MAX} blank lines in a row")
 
 
 def read(directory: Path) -> Iterator[Row]:
@@ -234,7 +238,9 @@ class _Unzipped(io.RawIOBase):
 
 
 def opened(path: Path) -> BinaryIO:
-    """A plain or gzip file for reading. Raises `DataSetError` where it cannot be opened."""
+    """A plain or gzip file for reading. Raises `DataSetError` where it cannot be opened, or is no file."""
+    if path.exists() and not path.is_file():  # a pipe would be read twice or waited for, a device never ends
+        raise DataSetError(f"{path}: not a file; `-` reads what is piped in")
     try:
         if path.suffix == ".gz":
             return io.BufferedReader(_Unzipped(path), _BUFFER_BYTES)

@@ -12,6 +12,7 @@ import csv
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import TextIOBase
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ import orjson
 from features.schema import RECORD_OF_TOPIC
 from pipeline.dataset import LINE_BYTES_MAX, UNREADABLE, DataSetError
 
+TIME_MAX = 2**53  # as milliseconds: the year 287 396
 SECONDS_BELOW = 100_000_000_000  # as milliseconds: March 1973; as seconds: the year 5138
 _NUMBERS = frozenset(("value", "k"))
 _TABLES = ("attributes", "context")
@@ -52,6 +54,10 @@ def parse(entries: Iterable[str], *, topic: str) -> tuple[Mapped, ...]:
 
 def _parsed(entry: str, topic: str) -> Mapped:
     field, separator, column = entry.partition("=")
+    try:
+        entry.encode()
+    except UnicodeEncodeError:
+        raise MappingError(f"--map {entry!r}: not valid UTF-8") from None
     if not separator or not column.removeprefix("="):
         raise MappingError(f"--map {entry}: write field=column, or field==constant")
     head = field.partition(".")[0]
@@ -75,6 +81,8 @@ def _renamed(row: dict[str, Any], mapping: tuple[Mapped, ...]) -> dict[str, Any]
     taken = {mapped.column for mapped in mapping if not mapped.constant}
     record = {name: value for name, value in row.items() if name not in taken}
     for mapped in mapping:
+        if "." in mapped.field and not isinstance(record.get(mapped.field.partition(".")[0], {}), dict):
+            del record[mapped.field.partition(".")[0]]  # a column of that name that is no table
         if mapped.constant or mapped.column in row:
             _put(record, mapped.field, mapped.column if mapped.constant else row[mapped.column])
     return record
@@ -88,11 +96,38 @@ def csv_rows(
     Rows without an id of their own get `ids:line` (default: the name), stable on a rerun.
     """
     csv.field_size_limit(LINE_BYTES_MAX)
-    reader = csv.DictReader(lines, delimiter=delimiter)
+    bounded = _Lines(lines)
+    reader = csv.DictReader(bounded, delimiter=delimiter)
     try:
-        yield from _csv_rows(reader, mapping, topic, name, ids or name)
+        for row in _csv_rows(reader, mapping, topic, name, ids or name):
+            yield row
+            bounded.chars = 0
     except (csv.Error, *UNREADABLE) as error:
         raise DataSetError(f"{name}: after line {reader.line_num}: {error}") from None
+
+
+class _Lines:
+    """Lines of a text; one row may take `LINE_BYTES_MAX` characters, over however many lines its quotes reach."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = _pieces(lines) if isinstance(lines, TextIOBase) else iter(lines)
+        self.chars = 0  # since the last row
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.chars += len(line)
+        if self.chars > LINE_BYTES_MAX:
+            raise csv.Error(f"a row of more than {LINE_BYTES_MAX} characters")
+        return line
+
+
+def _pieces(text: TextIOBase) -> Iterator[str]:
+    """A text's lines, never more of one than `_Lines` takes."""
+    while line := text.readline(LINE_BYTES_MAX + 2):
+        yield line
 
 
 def _csv_rows(
@@ -149,6 +184,8 @@ def _time(cell: str) -> int | str:
     """Epoch seconds, epoch milliseconds or ISO 8601 (without a zone: UTC) as epoch milliseconds."""
     number = _number(cell)
     if isinstance(number, float):
+        if abs(number) > TIME_MAX:
+            return cell
         return round(number * 1000) if abs(number) < SECONDS_BELOW else round(number)
     try:
         moment = datetime.fromisoformat(cell)

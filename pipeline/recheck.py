@@ -88,14 +88,16 @@ def find(
     reader: Reader, *, prefix: str, rec_id: str, progress: Progress
 ) -> tuple[list[Unpacked], list[Recommendation]]:
     """Every served record and every recommendation of `rec_id`. Raises `ConfigError` where there is no served one."""
-    answers = (_RECOMMENDATION.decode(raw) for raw in _holding(reader, prefix + RECOMMENDATIONS, rec_id, progress))
-    published = [answer for answer in answers if answer.rec_id == rec_id]
+    answers = (_recommendation(raw) for raw in _holding(reader, prefix + RECOMMENDATIONS, rec_id, progress))
+    published = [answer for answer in answers if answer is not None and answer.rec_id == rec_id]
     rows = (_unpacked(raw) for raw in _holding(reader, prefix + SERVED_FEATURES, rec_id, progress))
     records = list(islice((each for each in rows if each.served.rec_id == rec_id), REPEATS_MAX))
     if records:
         return records, published
     if any(map(_is_unscored, published)):
-        raise ConfigError(f"{rec_id}: answered under overload with popular items: nothing was scored, no row was logged")
+        raise ConfigError(
+            f"{rec_id}: answered under overload with popular items: nothing was scored, no row was logged"
+        )
     if any(not answer.items for answer in published):
         raise ConfigError(f"{rec_id}: its recommendation showed nothing, so no row was logged")
     told = "on recommendations only" if published else "neither there nor on recommendations"
@@ -175,6 +177,14 @@ def _is_of(unpacked: Unpacked, answer: Recommendation) -> bool:
     served = unpacked.served
     shown = served.item_ids[: served.shown]
     return answer.model.version == served.model_version and [item.item_id for item in answer.items] == shown
+
+
+def _recommendation(raw: bytes) -> Recommendation | None:
+    """None for a record that is no recommendation: others may write to the topic."""
+    try:
+        return _RECOMMENDATION.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def _unpacked(raw: bytes) -> Unpacked:

@@ -10,6 +10,7 @@ from features.schema import Impression, InputRecord, Item, UserAction
 
 DISTINCT_MAX = 100_000
 PAIRS_MAX = 1_000_000
+NAMES_MAX = 500  # of each kind; the contract allows 64 a record
 
 
 @dataclass(slots=True)
@@ -97,14 +98,18 @@ class Sample:
     def add(self, record: InputRecord) -> None:
         """Counts one record."""
         if isinstance(record, UserAction):
-            self.actions[record.action].add(record)
+            if record.action in self.actions or len(self.actions) < NAMES_MAX:
+                self.actions[record.action].add(record)
         elif isinstance(record, Item):
             self.items += 1
             for name, value in (record.attributes or {}).items():
-                self.attributes[name].add(value)
+                if name in self.attributes or len(self.attributes) < NAMES_MAX:
+                    self.attributes[name].add(value)
         elif isinstance(record, Impression):
             self.impressions += 1
             for name, scalar in (record.context or {}).items():
-                self.context[name].add(scalar)
+                if name in self.context or len(self.context) < NAMES_MAX:
+                    self.context[name].add(scalar)
             for name in record.item_context or {}:
-                self.item_context[name] += 1
+                if name in self.item_context or len(self.item_context) < NAMES_MAX:
+                    self.item_context[name] += 1

@@ -33,10 +33,13 @@ def command(
     reach(settings.kafka)
     with Reader(settings.kafka) as reader:
         for message in reader.follow(topic, from_start=from_start, until_s=timeout_s):
-            raw = message.value() if message else None
-            if raw is None:
+            if message is None or (raw := message.value()) is None:
                 continue
-            answer = _DECODER.decode(raw)
+            try:
+                answer = _DECODER.decode(raw)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                click.echo(f"offset {message.offset()} of {topic} is no recommendation: {error}", err=True)
+                continue
             if user is not None and answer.user_id != user:
                 continue
             click.echo(raw.decode() if as_json else line(answer))

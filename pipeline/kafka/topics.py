@@ -15,7 +15,7 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 
-from pipeline.config import ConfigError
+from pipeline.config import ConfigError, text_of
 
 ANSWER_S = 15.0
 FORBIDDEN = "not allowed for this user (deploy/kafka/acls.sh grants the rights)"
@@ -59,8 +59,10 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load_topics(path: Path = DECLARED, *, prefix: str = "") -> tuple[Topic, ...]:
     """The `[topics.NAME]` tables of a TOML file, names under `prefix`; raises `ConfigError` naming file and key."""
     try:
-        declared = msgspec.convert(tomllib.loads(path.read_text()), _File).topics
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        declared = msgspec.convert(tomllib.loads(text_of(path)), _File).topics
+    except ConfigError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:  # also msgspec's and tomllib's
         raise ConfigError(f"{path}: {error}") from None
     return tuple(msgspec.structs.replace(topic, name=prefix + name) for name, topic in declared.items())
 

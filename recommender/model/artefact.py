@@ -214,11 +214,13 @@ def _read(path: Path, bytes_max: int) -> bytes:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise ModelRefused(f"{path.name}: not a file")
-        if found.st_size > bytes_max:
-            raise ModelRefused(f"{path.name}: over {bytes_max} bytes")
-        return path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(bytes_max + 1)  # not what stat said: it may grow
     except OSError as error:
         raise ModelRefused(f"{path.name}: {error.strerror}") from None
+    if len(raw) > bytes_max:
+        raise ModelRefused(f"{path.name}: over {bytes_max} bytes")
+    return raw
 
 
 def _difference(found: Sequence[str], expected: Sequence[str]) -> str:

@@ -6,7 +6,6 @@ A crash may cut the last line, and a record may fail to go out after its line wa
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -17,6 +16,7 @@ from recommender.model.gate import Verdict
 
 FILE = "promotions.jsonl"
 READ_MAX = 10_000
+BYTES_MAX = 16 << 20  # a line has a few hundred bytes
 
 
 class Promotion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -43,12 +43,15 @@ def note(directory: Path, promotion: Promotion) -> None:
 
 def history(directory: Path) -> list[Promotion]:
     """The newest promotions, oldest first; lines that cannot be read are passed over."""
+    if not (directory / FILE).is_file():  # a pipe would be waited for
+        return []
     try:
         with (directory / FILE).open("rb") as file:
-            lines = deque(file, READ_MAX)
+            file.seek(max(0, file.seek(0, os.SEEK_END) - BYTES_MAX))
+            lines = file.read(BYTES_MAX).splitlines()
     except OSError:
         return []
-    return [each for line in lines if (each := _parsed(line)) is not None]
+    return [each for line in lines[-READ_MAX:] if (each := _parsed(line)) is not None]
 
 
 def before(promotions: Sequence[Promotion], serving: str) -> str | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 VERSION = "v4"
 TREES_END = b"end of trees\n"
 TAIL_END = b"end of parameters\n"
+CATEGORICAL = 1  # a bit of decision_type
 
 
 class Damaged(ValueError):
@@ -40,8 +41,8 @@ def read_structure(raw: bytes) -> Structure:
     for name, expected in (("num_class", "1"), ("num_tree_per_iteration", "1")):
         if header.get(name) != expected:
             raise Damaged(f"{name} is {header.get(name)!r}, not {expected!r}")
-    _walk(body.lstrip(b"\n"), sizes)
     names = header.get("feature_names", "").split()
+    _walk(body.lstrip(b"\n"), sizes, features=len(names))
     if header.get("max_feature_idx") != str(len(names) - 1):
         raise Damaged(f"{len(names)} feature names for max_feature_idx {header.get('max_feature_idx')!r}")
     return Structure(objective=header.get("objective", ""), feature_names=names, num_trees=len(sizes))
@@ -65,15 +66,18 @@ def _tree_sizes(header: dict[str, str]) -> list[int]:
     return sizes
 
 
-def _walk(body: bytes, sizes: list[int]) -> None:
+def _walk(body: bytes, sizes: list[int], *, features: int) -> None:
     """Every tree starts at its offset with its number and ends in a blank line; the ends of both parts are there."""
     offset = 0
     for index, size in enumerate(sizes):
         block = body[offset : offset + size]
         if len(block) < size or not block.startswith(b"Tree=%d\n" % index) or not block.endswith(b"\n\n"):
             raise Damaged(f"tree {index} of {len(sizes)} is cut or missing")
-        if not _is_tree(_header(block)):
+        fields = _header(block)
+        if not _is_tree(fields):
             raise Damaged(f"tree {index} of {len(sizes)}: its nodes make no tree")
+        if not _reads_within(fields, features):
+            raise Damaged(f"tree {index} of {len(sizes)}: its nodes ask beyond what is there")
         offset += size
     tail = body[offset:]
     if not tail.startswith(TREES_END):
@@ -94,6 +98,40 @@ def _is_tree(fields: dict[str, str]) -> bool:
         return False
     if leaves == 1:
         return True
+    if leaves < 1 or not len(children[0]) == len(children[1]) == leaves - 1:  # before a list of that many is made
+        return False
     forward = all(child < 0 or child > node for side in children for node, child in enumerate(side))
     expected = [*range(-leaves, 0), *range(1, leaves - 1)]
-    return forward and len(children[0]) == len(children[1]) and sorted(children[0] + children[1]) == expected
+    return forward and sorted(children[0] + children[1]) == expected
+
+
+def _reads_within(fields: dict[str, str], features: int) -> bool:
+    """Whether each node asks for a column that a row has, and each categorical one for a set that the tree has.
+
+    LightGBM checks neither; it reads whatever lies in memory there. Call it for what `_is_tree` has passed.
+    """
+    inner = int(fields["num_leaves"]) - 1
+    if not inner:
+        return True
+    try:
+        columns, kinds = (_numbers(fields, name) for name in ("split_feature", "decision_type"))
+        lengths = {len(fields[name].split()) for name in ("threshold", "split_gain")} | {len(columns), len(kinds)}
+        if lengths != {inner} or len(fields["leaf_value"].split()) != inner + 1:
+            return False
+        splits = zip(kinds, fields["threshold"].split(), strict=True)
+        sets = [int(float(which)) for kind, which in splits if kind & CATEGORICAL]
+        bounds = _numbers(fields, "cat_boundaries") if sets else [0]
+        held = len(fields["cat_threshold"].split()) if sets else 0
+    except (KeyError, ValueError, OverflowError):
+        return False
+    return (
+        all(0 <= column < features for column in columns)
+        and all(0 <= which < len(bounds) - 1 for which in sets)
+        and bounds == sorted(bounds)
+        and bounds[0] >= 0
+        and bounds[-1] <= held
+    )
+
+
+def _numbers(fields: dict[str, str], name: str) -> list[int]:
+    return [int(number) for number in fields[name].split()]

@@ -126,3 +126,8 @@ def test_the_training_section_reads_constraints_from_file_and_environment(tmp_pa
     assert (found.leaves, found.search, found.monotone) == (15, 0, {"price": -1})
     with pytest.raises(ConfigError, match=r"monotone"):
         load(None, {"HEADRACE_TRAINING_MONOTONE": '{"price": 2}'})
+
+
+def test_a_variable_that_is_no_text_is_named():
+    with pytest.raises(ConfigError, match=r"HEADRACE_KAFKA_GROUP: not valid UTF-8"):
+        load(None, {"HEADRACE_KAFKA_GROUP": "g\udcff"})

@@ -129,3 +129,9 @@ def test_nothing_to_learn_from_is_an_error(tmp_path):
     (tmp_path / "items.jsonl").write_text('{"item_id":"a","ts_ms":1}\n')
     with pytest.raises(DataSetError, match="no user action"):
         initialise(tmp_path)
+
+
+def test_a_time_that_no_computer_holds_is_a_broken_line(tmp_path):
+    sound = '{"event_id":"e","user_id":"u","item_id":"i","action":"view","ts_ms":5}\n'
+    (tmp_path / "user_actions.jsonl").write_text(sound + sound.replace(":5}", f":{10**19}}}"))
+    assert 'name = "view"' in initialise(tmp_path)

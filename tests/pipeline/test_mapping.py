@@ -62,3 +62,19 @@ def test_a_mapping_that_fits_no_field_is_named(entry):
 def test_a_column_that_is_not_there_is_named():
     with pytest.raises(MappingError, match="no column visitor"):
         mapped("a,b\n1,2\n", "user_id=visitor")
+
+
+def test_a_time_beyond_every_calendar_stays_text():
+    rows = mapped("t\n1e300\n-1e300\n", "ts_ms=t")
+    assert [row["ts_ms"] for row in rows] == ["1e300", "-1e300"]
+
+
+def test_a_column_that_is_called_like_a_table_and_is_none_gives_way():
+    mapping = parse(["attributes.price=p"], topic="items")
+    [raw] = json_rows([(1, b'{"item_id":"i","attributes":5,"p":2}')], mapping)
+    assert json.loads(raw) == {"item_id": "i", "attributes": {"price": 2}}
+
+
+def test_a_mapping_that_is_no_text_is_refused():
+    with pytest.raises(MappingError, match="not valid UTF-8"):
+        parse(["action==\udcff"], topic="user_actions")

@@ -50,7 +50,7 @@ def test_a_csv_cell_has_the_bound_of_a_line(tmp_path, monkeypatch):
     path.write_text("item_id\n" + "x" * 200_000 + "\n")
     assert len(list(rows(path, topic="items", entries=()))) == 1
     monkeypatch.setattr("pipeline.mapping.LINE_BYTES_MAX", 100_000)
-    with pytest.raises(DataSetError, match=r"a\.csv: after line 1: field larger"):
+    with pytest.raises(DataSetError, match=r"a\.csv: after line 1: a row of more than 100000"):
         list(rows(path, topic="items", entries=()))
 
 

@@ -54,7 +54,27 @@ def in_a_circle(raw):
     return raw.replace(line, turned + b" " * (len(line) - len(turned)), 1)
 
 
+def a_column_beyond_the_row(raw):
+    at = raw.index(b"split_feature=") + len(b"split_feature=")
+    return raw[:at] + b"9" + raw[at + 1 :]
+
+
+def more_leaves_than_memory(raw):
+    """The number of digits stays, so that the tree lies where the header says; so few give the others away."""
+    start = raw.index(b"num_leaves=")
+    end = raw.index(b"\n", start)
+    tail = raw.index(b"shrinkage=")
+    many = b"num_leaves=" + b"9" * 12
+    grown = raw[:start] + many + raw[end:tail] + raw[tail:]
+    sizes = raw[raw.index(b"tree_sizes=") : raw.index(b"\n", raw.index(b"tree_sizes="))]
+    first = int(sizes.split(b"=")[1].split()[0])
+    longer = first + len(many) - (end - start)
+    return grown.replace(sizes, sizes.replace(b"=%d " % first, b"=%d " % longer, 1), 1)
+
+
 DAMAGES = {
+    "a column beyond the row": a_column_beyond_the_row,
+    "more leaves than memory": more_leaves_than_memory,
     "nodes in a circle": in_a_circle,
     "cut at half": lambda raw: raw[: len(raw) // 2],
     "cut at 97 %": lambda raw: raw[: len(raw) * 97 // 100],
