@@ -16,9 +16,7 @@ HOT = Shape(heavy=0.5, repeats=0.06, late=0.1)
 def _storm(kinds: tuple[str, ...]):
     def plan(random: Random, events: int) -> list[Fault]:
         """One blow upon another: half of them fall before the one before has ended."""
-        return [
-            _blow(random, random.choice(kinds), after) for after in points(random, events, max(5, events // 2_500))
-        ]
+        return [_blow(random, random.choice(kinds), after) for after in points(random, events, max(5, events // 2_500))]
 
     return plan
 
