@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 from tests.chaos.faults import Fault
@@ -13,35 +14,29 @@ from tests.chaos.traffic import Shape
 HOT = Shape(heavy=0.5, repeats=0.06, late=0.1)
 
 
-def _storm(kinds: tuple[str, ...]):
+def _storm(blows: tuple[str, ...]) -> Callable[[Random, int], list[Fault]]:
+    """One blow upon another: of those that strike workers, half fall before the one before has ended."""
+
     def plan(random: Random, events: int) -> list[Fault]:
-        """One blow upon another: half of them fall before the one before has ended."""
-        return [_blow(random, random.choice(kinds), after) for after in points(random, events, max(5, events // 2_500))]
+        return [_blow(random, random.choice(blows), after) for after in points(random, events, max(5, events // 2_500))]
 
     return plan
 
 
-def _blow(random: Random, kind: str, after: int) -> Fault:
+def _blow(random: Random, blow: str, after: int) -> Fault:
     node, draw, worker = random.randrange(1 << 30), random.randrange(1 << 30), random.randrange(2)
-    args = {
-        "kill_worker": {"worker": worker},
-        "leave": {"worker": worker},
-        "freeze": {"name": f"worker-{worker}"},
-        "freeze_redis": {"name": "redis"},
-        "kill_redis": {"node": node},
-        "cut_aof": {"node": node, "draw": draw},
-        "kill_broker": {},
-    }[kind]
-    together = kind in ("kill_worker", "freeze") and random.random() < 0.5
-    lasts_ms = 0 if kind == "kill_worker" else random.randrange(300, 6_000)
-    return Fault(
-        kind.removesuffix("_redis") if kind == "freeze_redis" else kind,
-        after,
-        args,
-        delay_ms=random.randrange(1_500),
-        lasts_ms=lasts_ms,
-        together=together,
-    )
+    kind, args = {
+        "kill_worker": ("kill_worker", {"worker": worker}),
+        "leave": ("leave", {"worker": worker}),
+        "freeze": ("freeze", {"name": f"worker-{worker}"}),
+        "freeze_redis": ("freeze", {"name": "redis"}),
+        "kill_redis": ("kill_redis", {"node": node}),
+        "cut_aof": ("cut_aof", {"node": node, "draw": draw}),
+        "kill_broker": ("kill_broker", {}),
+    }[blow]
+    together = blow in ("kill_worker", "freeze") and random.random() < 0.5
+    lasts_ms = 0 if blow == "kill_worker" else random.randrange(300, 6_000)
+    return Fault(kind, after, args, delay_ms=random.randrange(1_500), lasts_ms=lasts_ms, together=together)
 
 
 EVERYTHING = ("kill_worker", "kill_worker", "leave", "freeze", "freeze_redis", "kill_redis", "cut_aof", "cut_aof")
