@@ -21,8 +21,11 @@ from the `random.Random` that it is given and from nothing else: one seed, one p
 
 that strikes at once and returns what ends it (None: nothing to end; the Fault's `lasts_ms` or `until` says when it is
 called). `Setup` says what the stand looks like: workers, settings laid over the worker's, brokers and Redis kinds that
-it can run on, the shape of the traffic, and `prepare(stand)`, called when the servers run and before topics and workers
-are there (proxies go here: set `stand.bootstrap_of_workers`, `stand.redis_of_workers`). A scenario that is no
-"faults, then all is well" has a `drive(stand, sender, watch, plan, result, tell)` of its own in place of `run.play` (which it may call),
-and a `judge(settings, truth)` in place of `verdict.judge`. Both default to the usual.
+it can run on, the shape of the traffic, how far it may run ahead of the state and of the next fault, and
+`prepare(stand)`, called when the servers run and before topics and workers are there (proxies go here: set
+`stand.bootstrap_of_workers`, `stand.redis_of_workers`). A scenario that is no "faults, then all is well" has a
+`drive(stand, sender, watch, plan, result, tell)` of its own in place of `run.play` (which it may call), and a
+`judge(settings, truth)` in place of `verdict.judge`.
+
+`unfenced.py` is a worker without its fence: with it the suite has to fail (`--unfenced`, `test_short.py`).
 """

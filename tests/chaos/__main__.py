@@ -19,6 +19,8 @@ from tests.chaos.scenarios import Scenario, load
 from tests.chaos.stand import BROKERS, REDISES
 from tests.chaos.table import table
 
+WIDTH_MIN = 125  # of the table, where nobody knows how wide the terminal is
+
 
 @click.command()
 @click.option("--seed", type=int, default=1, help="The same seed gives the same traffic and the same plan.")
@@ -105,7 +107,7 @@ def _end(results: list[Result], console: Console, root: Path, *, keep: bool, as_
             msgspec.json.encode([{**asdict(each), "clean": each.clean} for each in results]) + b"\n"
         )
     else:
-        Console().print(table(results))
+        Console(width=max(WIDTH_MIN, console.width)).print(table(results))
     clean = bool(results) and all(each.clean for each in results)
     if clean and not keep:
         shutil.rmtree(root, ignore_errors=True)

@@ -10,22 +10,24 @@ from tests.chaos.run import Result
 
 
 def table(results: Sequence[Result]) -> Table:
-    """One row a run."""
-    drawn = Table(title="chaos")
-    heads = ("scenario", "seed", "events", "broker", "redis", "faults", "lost", "twice", "unanswered", "digest",
-             "recovery p50/max s", "starts", "s", "")  # fmt: skip
+    """One row a run; they share broker and Redis."""
+    servers = {f"{each.broker} broker, {each.redis} Redis" for each in results}
+    drawn = Table(title=f"chaos: {'; '.join(sorted(servers))}")
+    heads = ("scenario", "seed", "events", "faults", "lost", "twice", "unanswered", "digest", "recovery p50/max s",
+             "starts", "s", "")  # fmt: skip
     for head in heads:
-        drawn.add_column(head, justify="left" if head in ("scenario", "broker", "redis", "") else "right")
+        drawn.add_column(head, justify="left" if head in ("scenario", "") else "right", no_wrap=True)
     for each in results:
         drawn.add_row(*_row(each), style="" if each.clean else "red")
     return drawn
 
 
 def _row(each: Result) -> list[str]:
-    head = [each.scenario, str(each.seed), str(each.records or each.events), each.broker, each.redis, str(each.faults)]
+    head = [each.scenario, str(each.seed), str(each.records or each.events), str(each.faults)]
+    end = [str(each.starts), f"{each.seconds:.0f}"]
     if each.error:
-        return [*head, *["-"] * 6, f"{each.seconds:.0f}", "no verdict"]
+        return [*head, *["-"] * 5, *end, "no verdict"]
     recovery = "-" if each.recovery_p50_s is None else f"{each.recovery_p50_s:.1f} / {each.recovery_max_s:.1f}"
     digest = "equal" if each.digest_equal else "DIFFERS"
     counts = [str(each.lost), str(each.doubled), str(each.unanswered), digest]
-    return [*head, *counts, recovery, str(each.starts), f"{each.seconds:.0f}", "clean" if each.clean else "NOT CLEAN"]
+    return [*head, *counts, recovery, *end, "clean" if each.clean else "NOT CLEAN"]
