@@ -19,7 +19,7 @@ from tests.chaos.scenarios import Scenario, load
 from tests.chaos.stand import BROKERS, REDISES
 from tests.chaos.table import table
 
-WIDTH_MIN = 125  # of the table, where nobody knows how wide the terminal is
+WIDTH_MIN = 140  # of the table, where nobody knows how wide the terminal is
 
 
 @click.command()
