@@ -154,6 +154,10 @@ class WorkerEdge:
         if anew := [topic for topic, identity in found.items() if identity != known[topic]]:
             stop_loudly(f"{', '.join(anew)}: deleted and created again: {ANEW} ({MEND})")
 
+    def refuse_batch(self, cause: str) -> None:
+        """Nobody can read on behind it."""
+        stop_loudly(f"{cause}: delete it (kafka-delete-records up to behind it), and look at who wrote it")
+
     def refuse_log(self, part: Part, cause: str) -> None:
         """The log and the state contradict each other."""
         stop_loudly(f"{part.topic}-{part.partition}: {cause}: {ANEW} ({MEND})")

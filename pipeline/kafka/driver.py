@@ -37,6 +37,8 @@ from faust.transport.drivers import aiokafka as stock
 from faust.types import TP, ConsumerMessage
 
 from features.store.port import Part
+from pipeline.kafka import codecs
+from pipeline.kafka.codecs import BatchDamaged
 from pipeline.kafka.silence import LOOK_S as LISTEN_S
 from pipeline.kafka.silence import Silence
 from pipeline.kafka.slices import Cursor, Slice
@@ -93,6 +95,10 @@ class Edge(Protocol):
 
     def broker_away(self, cause: str | None) -> None:
         """Why the broker cannot be reached; None: it can. Called on the consumer's thread."""
+        ...
+
+    def refuse_batch(self, cause: str) -> None:
+        """What the broker holds cannot be unfolded: stops the worker loudly."""
         ...
 
     def refuse_log(self, part: Part, cause: str) -> None:
@@ -187,6 +193,11 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
             return {}  # assigned but not placed yet
         except OffsetOutOfRangeError as error:
             self._refuse(error)
+            return {}
+        except BatchDamaged as error:
+            self.app.edge.refuse_batch(
+                f"a batch of one of {', '.join(sorted({tp.topic for tp in active_partitions}))}: {error}"
+            )
             return {}
         except TopicAuthorizationFailedError as error:
             self.app.edge.broker_away(f"broker: {error}: {FORBIDDEN}")
@@ -470,5 +481,6 @@ class Untouched(faust.Schema):  # type: ignore[misc]
 
 
 def register() -> None:
-    """Make `headrace://` known to Faust."""
+    """Make `headrace://` known to Faust, and what compressed batches may unfold to."""
+    codecs.register()
     TRANSPORTS.aliases[SCHEME] = "pipeline.kafka.driver:Transport"
