@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from features.domain import RING_ACTIONS_MAX
+from features.domain import IMPRESSION, RING_ACTIONS_MAX
 from features.schema import IMPRESSIONS, USER_ACTIONS, InputRecord, Refused
 from pipeline.config import Settings
 from pipeline.dataset import DataSetError, read_as_is, records
@@ -62,6 +62,7 @@ def initialise(directory: Path, *, before_ms: int | None = None) -> str:
     sample = Sample()
     for record in _first_part(directory, before_ms):
         sample.add(record)
+    sample.actions.pop(IMPRESSION, None)  # the topic's own name: the worker refuses such an action, too
     if not sample.actions:
         raise DataSetError(f"{directory}: no user action in the first {SHARE_READ:.0%} by time")
     blocks = (
@@ -145,8 +146,8 @@ def _head(sample: Sample) -> Iterator[str]:
 
 def _item_context(sample: Sample) -> Iterator[str]:
     for name, rows in sample.item_context.items():
-        yield f"# {name}: one number per shown item on {rows} of {sample.impressions} impressions"
-    yield f"item_context = {json.dumps(list(sample.item_context), ensure_ascii=False)}"
+        yield f"# {_quoted(name)}: one number per shown item on {rows} of {sample.impressions} impressions"
+    yield f"item_context = [{', '.join(map(_quoted, sample.item_context))}]"
     yield ""
 
 
@@ -191,7 +192,7 @@ def _action(name: str, seen: ActionSeen, *, label: bool, counted: bool, most: in
     negative, purchase = is_negative(name, seen), is_purchase(name)
     heavy = 0.0 if negative else WEIGHT_MAX if purchase and seen.rows < most else weight(seen.rows, most)
     yield "[[actions]]"
-    yield f"name = {json.dumps(name, ensure_ascii=False)}  # {seen.rows} rows, {seen.answering} answer an impression"
+    yield f"name = {_quoted(name)}  # {seen.rows} rows, {seen.answering} answer an impression"
     yield f"weight = {heavy}  # {'negative' if negative else _why(heavy, purchase=purchase)}"
     yield f"grade = {grade(heavy) if label else 0}  # {'a label' if label else 'not a label'}"
     if negative:
@@ -206,6 +207,15 @@ def _action(name: str, seen: ActionSeen, *, label: bool, counted: bool, most: in
     yield ""
 
 
+def _quoted(name: str) -> str:
+    """A name as TOML writes it.
+
+    >>> _quoted("a#b")
+    '"a#b"'
+    """
+    return json.dumps(name, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def _why(heavy: float, *, purchase: bool) -> str:
     if heavy == 1.0:
         return "the commonest"
@@ -214,13 +224,13 @@ def _why(heavy: float, *, purchase: bool) -> str:
 
 def _attributes(sample: Sample) -> Iterator[str]:
     for name, seen in sample.attributes.items():
-        quoted = json.dumps(name, ensure_ascii=False)
+        quoted = _quoted(name)
         if seen.kind == "number":
             note = f"a number on {seen.numbers} of {sample.items} items"
         else:
             note = f"{len(seen.distinct)} distinct on {seen.rows} of {sample.items} items"
         if _is_free_text(seen):
-            yield f"# {name}: {note}, {seen.chars // max(1, seen.held)} characters each: free text, left out"
+            yield f"# {quoted}: {note}, {seen.chars // max(1, seen.held)} characters each: free text, left out"
             yield ""
             continue
         yield "[[attributes]]"
@@ -242,11 +252,11 @@ def _is_free_text(seen: ValuesSeen) -> bool:
 def _context(sample: Sample) -> Iterator[str]:
     for name, seen in sample.context.items():
         if seen.kind == "category" and len(seen.distinct) > CONTEXT_VALUES_MAX:
-            yield f"# {name}: {len(seen.distinct)} distinct values on {seen.rows} impressions: too many, left out"
+            yield f"# {_quoted(name)}: {len(seen.distinct)} distinct values on {seen.rows} impressions: too many, left out"
             yield ""
             continue
         note = "a number" if seen.kind == "number" else f"{len(seen.distinct)} distinct values"
         yield "[[context]]"
-        yield f"name = {json.dumps(name, ensure_ascii=False)}  # {note} on {seen.rows} of {sample.impressions} impressions"
+        yield f"name = {_quoted(name)}  # {note} on {seen.rows} of {sample.impressions} impressions"
         yield f'kind = "{seen.kind}"'
         yield ""

@@ -135,3 +135,23 @@ def test_a_time_that_no_computer_holds_is_a_broken_line(tmp_path):
     sound = '{"event_id":"e","user_id":"u","item_id":"i","action":"view","ts_ms":5}\n'
     (tmp_path / "user_actions.jsonl").write_text(sound + sound.replace(":5}", f":{10**19}}}"))
     assert 'name = "view"' in initialise(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x7f", 'q"\\', "\x00", "\r", "\u2028", "]", "#"])
+def test_what_is_written_loads_whatever_things_are_called(tmp_path, name):
+    actions = [
+        {"event_id": f"e{n}", "user_id": "u", "item_id": "i", "action": act, "ts_ms": n}
+        for n, act in enumerate([name] * 20 + ["impression"])
+    ]
+    texts = [{"item_id": f"i{n}", "ts_ms": n, "attributes": {name: "x" * 100 + str(n)}} for n in range(80)]
+    items = [*texts, {"item_id": "j", "ts_ms": 3, "attributes": {f"n{name}": 5.0}}]
+    shown = [
+        {"impression_id": f"s{n}", "user_id": "u", "item_ids": ["i"], "ts_ms": n, "context": {name: "v"},
+         "item_context": {name: [1]}}
+        for n in range(10)
+    ]  # fmt: skip
+    for topic, rows in (("user_actions", actions), ("items", items), ("impressions", shown)):
+        (tmp_path / f"{topic}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    settings = settings_of(initialise(tmp_path))
+    assert [action.name for action in settings.actions] == [name]
+    assert settings.domain.item_context == (name,)
