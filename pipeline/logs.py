@@ -24,6 +24,8 @@ _BEFORE: list[Any] = [
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
+# structlog shows every frame's variables by itself: the password that a client was about to log in with, users' events.
+_FRAMES = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
@@ -65,7 +67,7 @@ def set_up(*, level: str, form: str) -> None:
         cache_logger_on_first_use=True,
     )
     last: list[Any] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [structlog.processors.ExceptionRenderer(_FRAMES), structlog.processors.JSONRenderer()]
         if form == "json"
         else [
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
