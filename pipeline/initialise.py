@@ -59,7 +59,7 @@ def initialise(directory: Path, *, before_ms: int | None = None) -> str:
 
     Raises `DataSetError` where it holds no user action that could be read.
     """
-    sample = Sample()
+    sample = Sample(is_purchase)
     for record in _first_part(directory, before_ms):
         sample.add(record)
     sample.actions.pop(IMPRESSION, None)  # the topic's own name: the worker refuses such an action, too
@@ -158,7 +158,7 @@ def _recommend(sample: Sample) -> Iterator[str]:
     if bought:
         paired, repeats = sum(seen.paired for seen in bought), sum(seen.repeats for seen in bought)
         few = repeats < PURCHASES_REPEATED_MAX * paired
-        yield f"# {repeats} of {paired} purchases ({repeats / paired:.1%}) repeat an earlier one of the same user:"
+        yield f"# {repeats} of {paired} purchases ({repeats / max(1, paired):.1%}) repeat an earlier one of the same user:"
         yield f"# the bought-already filter is {'on' if few else 'off'} (on below {PURCHASES_REPEATED_MAX:.0%})"
         filters += ["bought"] * few
     else:

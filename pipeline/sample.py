@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from features.schema import Impression, InputRecord, Item, UserAction
@@ -22,15 +22,15 @@ class ActionSeen:
     below_zero: int = 0
     repeats: int = 0
     paired: int = 0
-    pairs: set[tuple[str, str]] = field(default_factory=set)
+    pairs: set[int] = field(default_factory=set)  # their hashes
 
-    def add(self, action: UserAction) -> None:
-        """Counts one row; pairs are followed up to a million."""
+    def add(self, action: UserAction, *, follow: bool) -> None:
+        """Counts one row; `follow`: its pair, too."""
         self.rows += 1
         self.answering += action.impression_id is not None
         self.below_zero += action.value is not None and action.value < 0
-        if len(self.pairs) < PAIRS_MAX:
-            pair = (action.user_id, action.item_id)
+        if follow:
+            pair = hash((action.user_id, action.item_id))
             self.paired += 1
             self.repeats += pair in self.pairs
             self.pairs.add(pair)
@@ -45,7 +45,7 @@ class ValuesSeen:
     lists: int = 0
     chars: int = 0
     held: int = 0
-    distinct: set[str] = field(default_factory=set)
+    distinct: set[int] = field(default_factory=set)  # their hashes
 
     def add(self, value: float | str | Iterable[str]) -> None:
         """Counts one value; distinct texts are followed up to a hundred thousand."""
@@ -81,13 +81,15 @@ class ValuesSeen:
             self.held += 1
             self.chars += len(value)
             if len(self.distinct) < DISTINCT_MAX:
-                self.distinct.add(value)
+                self.distinct.add(hash(value))
 
 
 @dataclass(slots=True)
 class Sample:
-    """The whole of it."""
+    """The whole of it. paired: of which actions (user, item) pairs are followed, a million of them in all."""
 
+    paired: Callable[[str], bool]
+    pairs: int = 0
     actions: defaultdict[str, ActionSeen] = field(default_factory=lambda: defaultdict(ActionSeen))
     attributes: defaultdict[str, ValuesSeen] = field(default_factory=lambda: defaultdict(ValuesSeen))
     context: defaultdict[str, ValuesSeen] = field(default_factory=lambda: defaultdict(ValuesSeen))
@@ -99,7 +101,10 @@ class Sample:
         """Counts one record."""
         if isinstance(record, UserAction):
             if record.action in self.actions or len(self.actions) < NAMES_MAX:
-                self.actions[record.action].add(record)
+                seen = self.actions[record.action]
+                before = len(seen.pairs)
+                seen.add(record, follow=self.pairs < PAIRS_MAX and self.paired(record.action))
+                self.pairs += len(seen.pairs) - before
         elif isinstance(record, Item):
             self.items += 1
             for name, value in (record.attributes or {}).items():
