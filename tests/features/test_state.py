@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from features import user_log
 from features.digest import digest
 from features.domain import Action, Attribute, Domain
+from features.ids import hash64
 from features.schema import Impression, Item, RecommendationRequest, UserAction
 from features.state import Fact, Forget, Gone, State
 from features.store.memory import MemoryStore
@@ -547,3 +548,23 @@ def test_a_crash_between_script_calls_changes_nothing_in_redis(redis_url):
         store = RedisStore(redis_url, app=f"t{at}", shards=SHARDS)
         run_through_a_crash(store, batches, at=at, applied=at % 2 == 0)
         assert everything(store) == wanted, f"died at call {at}"
+
+
+def test_a_damaged_log_in_the_store_stops_by_its_key_and_nothing_is_written_over_it():
+    class Spoilt(MemoryStore):
+        def read_users(self, users):
+            return [blob[:-1] + b"?" if blob else blob for blob in super().read_users(users)]
+
+    store = MemoryStore(SHARDS)
+    state = State(store, DOMAIN)
+    state.resume(ACTIONS, committed=None, log_start=0)
+    state.apply(ACTIONS, [Fact(0, action(0, 1, 1, "view", START_MS))], last=0)
+    store.__class__ = Spoilt
+    with pytest.raises(StateForeign, match=f"user {user_hash('u1')}: its checksum differs: damaged"):
+        state.apply(ACTIONS, [Fact(1, action(1, 1, 1, "view", START_MS))], last=1)
+    store.__class__ = MemoryStore
+    assert store.marks("u", ACTIONS).max() == 0
+
+
+def user_hash(user):
+    return f"{hash64(user):016x}"
