@@ -14,6 +14,7 @@ from confluent_kafka import Message
 
 from features.schema import DEAD_LETTERS
 from pipeline.cli import with_settings
+from pipeline.cli.escaping import escaped
 from pipeline.config import Settings
 from pipeline.kafka.delivery import Delivery
 from pipeline.kafka.reading import Reader
@@ -49,12 +50,12 @@ def show(*, settings: Settings, as_json: bool, **chosen: Any) -> None:
     reasons: Counter[str] = Counter()
     with Reader(settings.kafka) as reader:
         for letter in _chosen(reader, settings, **chosen):
-            reasons[f"{letter.topic} {letter.field}: {letter.reason}"] += 1
-            click.echo(orjson.dumps(_described(letter)).decode() if as_json else _line(letter))
+            reasons[reason(letter)] += 1
+            click.echo(orjson.dumps(_described(letter)).decode() if as_json else line(letter))
     if not as_json:
         click.echo(f"{sum(reasons.values())} dead letters")
-        for reason, count in reasons.most_common(20):
-            click.echo(f"  {count:>7}  {reason}")
+        for why, count in reasons.most_common(20):
+            click.echo(f"  {count:>7}  {why}")
 
 
 @command.command("replay")
@@ -144,8 +145,13 @@ def _described(letter: RefusedRecord) -> dict[str, Any]:
     }
 
 
-def _line(letter: RefusedRecord) -> str:
+def reason(letter: RefusedRecord) -> str:
+    """What is counted: where it came from, the field and what is wrong with it."""
+    return escaped(f"{letter.topic} {letter.field}: {letter.reason}")
+
+
+def line(letter: RefusedRecord) -> str:
     """One dead letter on one line; control characters are shown as escapes, never sent to the terminal."""
     value = "null" if letter.value is None else repr(letter.value[:VALUE_CHARS_SHOWN])[2:-1]
     source = f"{letter.topic}-{letter.source_partition}-{letter.source_offset}"
-    return f"{letter.offset}  {source}  {letter.field}: {letter.reason}  {value}"
+    return escaped(f"{letter.offset}  {source}  {letter.field}: {letter.reason}  {value}")

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 import click
 import msgspec
 
-from features.schema import RECOMMENDATIONS, Recommendation
+from features.schema import RECOMMENDATIONS, TS_MS_MAX, Recommendation
 from pipeline.cli import with_settings
+from pipeline.cli.escaping import escaped
 from pipeline.config import Settings
 from pipeline.kafka.access import reach
 from pipeline.kafka.reading import Reader
@@ -38,7 +39,9 @@ def command(
             try:
                 answer = _DECODER.decode(raw)
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                click.echo(f"offset {message.offset()} of {topic} is no recommendation: {error}", err=True)
+                click.echo(
+                    f"offset {message.offset()} of {topic} is no recommendation: {escaped(str(error))}", err=True
+                )
                 continue
             if user is not None and answer.user_id != user:
                 continue
@@ -50,8 +53,15 @@ def command(
 
 def line(answer: Recommendation) -> str:
     """One recommendation on one line: when, who, how good, how fast, the first items with their sources."""
-    at = datetime.fromtimestamp(answer.ts_ms / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
     items = "  ".join(f"{item.item_id} {item.score:.3f} {item.source}" for item in answer.items[:SHOWN])
     more = f"  +{len(answer.items) - SHOWN}" if len(answer.items) > SHOWN else ""
     level = f"{answer.level} ({answer.cause})" if answer.cause else answer.level
-    return f"{at}  {answer.user_id}  {level}  {answer.latency_ms:.1f} ms  {items or 'nothing'}{more}"
+    return escaped(
+        f"{_clock(answer.ts_ms)}  {answer.user_id}  {level}  {answer.latency_ms:.1f} ms  {items or 'nothing'}{more}"
+    )
+
+
+def _clock(ts_ms: int) -> str:
+    if not 0 <= ts_ms <= TS_MS_MAX:
+        return str(ts_ms)
+    return datetime.fromtimestamp(ts_ms / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
