@@ -27,6 +27,7 @@ from pipeline.kafka.publisher import Outgoing, ProducerFatal, Publisher
 from pipeline.kafka.slices import Slice
 from pipeline.logs import get_logger
 from pipeline.overload import Ladder, Load, met, paid
+from pipeline.pace import SHARE, Pace
 from pipeline.patience import StoreThread
 from pipeline.progress import Progress
 from recommender.effort import Effort
@@ -95,6 +96,7 @@ class Desk:
     given: dict[Part, int]  # the last offset handed to an agent (at first: before the start), for the watchdog
     ladder: Ladder
     figures: AnswerFigures = field(default_factory=AnswerFigures)
+    paces: dict[str, Pace] = field(default_factory=dict)  # by topic, how fast its records are applied
     open: list[deque[Question]] = field(default_factory=list)  # what each step under way has still to answer
     busy: int = 0  # agents at work or waiting for something with a cause
 
@@ -113,6 +115,11 @@ class Desk:
                 while questions:
                     sends.append(self._send(await self._answers(questions, behind=behind, read=read)))
             return Step([(batch.part, batch.last) for batch, _ in work], sends)
+
+    def records_max(self, topic: str, *, at_most: int) -> int:
+        """How many records of `topic` a step takes, so that the deadline is left for their answers."""
+        pace = self.paces.get(topic, Pace())
+        return int(min(at_most, pace.records_in(SHARE * self.ladder.deadline_s)))
 
     async def finish(self, step: Step, *, after: asyncio.Task[None] | None = None) -> None:
         """Waits for every delivery report of the step; only then, and after the step before, it counts as answered."""
@@ -150,8 +157,13 @@ class Desk:
         answer_from = self.progress.answered(batch.part) or 0
         try:
             with telemetry.STAGE_S.labels("apply").time():
-                applied = await self.store.patiently(
-                    batch.part.topic, self.engine.apply, batch, answer_from=answer_from, is_current=self._is_current
+                applied, took_s = await self.store.patiently(
+                    batch.part.topic,
+                    timed,
+                    self.engine.apply,
+                    batch,
+                    answer_from=answer_from,
+                    is_current=self._is_current,
                 )
         except OutOfTurn as error:
             self._restart(batch.part, "slice out of turn", str(error))
@@ -161,6 +173,8 @@ class Desk:
             self._restart(batch.part, "store lost", str(error))
             return None
         if applied is not None:
+            topic = batch.part.topic
+            self.paces[topic] = self.paces.get(topic, Pace()).after(len(batch.records), took_s)
             _count(batch, applied)
         return applied
 
@@ -231,14 +245,16 @@ class Desk:
 
 
 async def serve(stream: Any, desk: Callable[[], Desk], *, batch_max: int) -> None:
-    """An agent's body: every slice of the stream, with what waits behind it, up to `batch_max` records a step.
+    """An agent's body: every slice of the stream, with what waits behind it, up to `batch_max` records a step, or as
+    many as can be applied in time.
 
     While the broker acknowledges one step's answers the next step is worked on; no third one begins before.
     """
     queue = stream.channel.queue
     before: asyncio.Task[None] | None = None
     async for piece in stream:
-        step = await desk().begin([piece, *waiting(queue, batch_max - len(piece.records))])
+        room = desk().records_max(piece.part.topic, at_most=batch_max) - len(piece.records)
+        step = await desk().begin([piece, *waiting(queue, room)])
         finishing = asyncio.create_task(desk().finish(step, after=before))
         if before is not None:
             await before

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +20,7 @@ from pipeline.engine import Applied, OutOfTurn, Question
 from pipeline.kafka.publisher import ProducerFatal
 from pipeline.kafka.slices import LogRecord, Slice
 from pipeline.overload import Ladder
+from pipeline.pace import Pace
 from pipeline.patience import StoreThread
 from pipeline.progress import Progress
 from pipeline.reading import Ask, Reading
@@ -170,6 +172,46 @@ async def test_the_next_step_is_worked_on_while_reports_are_awaited_and_progress
     agent.cancel()
     assert desk.progress.answered(PART) == 4
     assert desk.busy == 0
+
+
+async def test_a_step_takes_no_more_than_can_be_applied_in_a_part_of_the_deadline(make):
+    desk = make(Engine())
+    held_up_s, queue, apply = [0.3], asyncio.Queue(), desk.engine.apply
+
+    class Stream:
+        channel = SimpleNamespace(queue=queue)
+
+        async def __aiter__(self):
+            while True:
+                yield (await queue.get()).value
+
+    def slowly(batch, **how):
+        time.sleep(held_up_s.pop() if held_up_s else 0)
+        return apply(batch, **how)
+
+    async def put(*slices):
+        for each in slices:
+            queue.put_nowait(SimpleNamespace(value=each))
+        while desk.progress.answered(PART) != slices[-1].last + 1:
+            await asyncio.sleep(0.01)
+
+    desk.engine.apply = slowly
+    agent = asyncio.create_task(agents.serve(Stream(), lambda: desk, batch_max=2_000))
+    await put(piece(*range(10)))  # 30 ms each: 4 of them in an eighth of the deadline
+    await put(*(piece(*range(at, at + 10), follows=at - 1) for at in range(10, 100, 10)))
+    agent.cancel()
+    assert [last for _, last, _ in desk.engine.applied][:2] == [9, 19]
+    assert desk.engine.applied[-1][1] == 99
+
+
+async def test_a_steps_size_follows_the_deadline_and_the_setting(make):
+    desk = make(Engine())
+    assert desk.records_max("user_actions", at_most=2_000) == 2_000
+    desk.paces["user_actions"] = Pace(records=500, seconds=0.5)
+    assert desk.records_max("user_actions", at_most=2_000) == 125
+    assert desk.records_max("items", at_most=2_000) == 2_000
+    desk.ladder = Ladder(deadline_s=86_400, calm_s=0.0)
+    assert desk.records_max("user_actions", at_most=2_000) == 2_000
 
 
 async def test_slices_that_wait_are_one_batch(make):
