@@ -133,6 +133,11 @@ class Desk:
         finally:
             self.busy -= 1
 
+    def rest(self) -> None:
+        """Quiet counts without questions, too: full effort is back, and the figures say so, before the next one comes."""
+        if not self.busy:
+            self._effort(Load(0, self.ladder.deadline_s))
+
     def place(self, part: Part, *, start: int) -> None:
         """Reading of `part` goes on at `start`."""
         self.given[part] = start - 1

@@ -292,6 +292,7 @@ async def _beat(app: App, store: StoreThread, progress: Progress) -> None:
         desk.reader.restart(error.part)
     except Exception as error:
         agents.stop_loudly(f"the heartbeat failed: {error}", error)
+    desk.rest()
     telemetry.LAG.clear()  # parts come and go
     for tp in app.consumer.assignment():
         end, answered = app.consumer.log_end(tp), progress.answered(Part(*tp))

@@ -318,6 +318,18 @@ async def test_what_waits_in_the_log_lowers_the_effort_and_when_it_is_gone_all_i
     assert REGISTRY.get_sample_value("headrace_overload_rungs") == 0
 
 
+async def test_without_any_question_all_is_full_again_but_never_under_a_step(make):
+    desk = make(Engine())
+    await desk.take([piece(0, 1)])
+    desk.reader.end = 100_000
+    step = await desk.begin([piece(2, 3, 4, follows=1)])
+    desk.rest()
+    assert REGISTRY.get_sample_value("headrace_overload_rungs") == 4
+    await desk.finish(step)
+    desk.rest()
+    assert REGISTRY.get_sample_value("headrace_overload_rungs") == 0
+
+
 async def test_all_that_waits_is_applied_before_anything_is_answered(make):
     desk = make(Engine())
     await desk.take([piece(0), piece(1, follows=0, part=OTHER), piece(2, follows=0)])
