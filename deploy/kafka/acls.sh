@@ -6,11 +6,12 @@
 # usage: acls.sh ROLE USER    ROLE: worker | producer | consumer | operator
 #   USER             a SASL user's name, or a certificate's as ssl.principal.mapping.rules leaves it
 #   BOOTSTRAP        the broker; COMMAND_CONFIG: the administrator's client properties (absent: a plain connection)
-#   PREFIX           kafka.topic_prefix; GROUP: how the names of the part's groups begin, default headrace
+#   PREFIX           kafka.topic_prefix
+#   GROUP            how the names of the part's groups begin, default headrace, for a consumer headrace-
 #   KAFKA_ACLS       Kafka's own tool, default kafka-acls.sh
 set -eu
 
-[ $# -eq 2 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -eq 2 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 role=$1 user=$2
 prefix=${PREFIX:-} group=${GROUP:-headrace}
 
@@ -42,6 +43,7 @@ producer) # a shop: events, lists that were shown, catalogue, questions
     ;;
 consumer) # whoever shows the recommendations, `headrace tail`
     allow --operation Read $(topics recommendations)
+    group=${GROUP:-headrace-} # not the workers' own: who may read a group may join it, and take its partitions away
     groups
     ;;
 operator) # headrace topics, models, train --from-kafka, dead-letters replay, doctor, rebuild

@@ -2,7 +2,9 @@
 
 import ast
 import importlib.util
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import msgspec
@@ -94,6 +96,19 @@ def test_nothing_under_deploy_listens_everywhere_but_inside_a_container():
         for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
             text = line.partition("#")[0]
             assert "0.0.0.0" not in text, f"{path.relative_to(ROOT)}:{number}: {line}"
+
+
+@pytest.mark.parametrize(("role", "group"), [("worker", "headrace"), ("consumer", "headrace-"), ("producer", None)])
+def test_who_only_reads_answers_may_not_join_the_workers_group(role, group):
+    done = subprocess.run(
+        [ROOT / "deploy" / "kafka" / "acls.sh", role, "somebody"],
+        env={"PATH": os.environ["PATH"], "KAFKA_ACLS": "echo", "BOOTSTRAP": "b:1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    granted = re.findall(r"--group (\S+) --resource-pattern-type prefixed", done.stdout)
+    assert granted == ([group] if group else [])
 
 
 def audit():
