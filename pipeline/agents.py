@@ -27,9 +27,9 @@ from pipeline.kafka.publisher import Outgoing, ProducerFatal, Publisher
 from pipeline.kafka.slices import Slice
 from pipeline.logs import get_logger
 from pipeline.overload import Ladder, Load, met, paid
-from pipeline.pace import SHARE, Pace
 from pipeline.patience import StoreThread
 from pipeline.progress import Progress
+from pipeline.throughput import SHARE, Throughput
 from recommender.effort import Effort
 
 P = ParamSpec("P")
@@ -96,7 +96,7 @@ class Desk:
     given: dict[Part, int]  # the last offset handed to an agent (at first: before the start), for the watchdog
     ladder: Ladder
     figures: AnswerFigures = field(default_factory=AnswerFigures)
-    paces: dict[str, Pace] = field(default_factory=dict)  # by topic, how fast its records are applied
+    applying: dict[str, Throughput] = field(default_factory=dict)  # by topic, how fast its records are applied
     open: list[deque[Question]] = field(default_factory=list)  # what each step under way has still to answer
     busy: int = 0  # agents at work or waiting for something with a cause
 
@@ -118,8 +118,8 @@ class Desk:
 
     def records_max(self, topic: str, *, at_most: int) -> int:
         """How many records of `topic` a step takes, so that the deadline is left for their answers."""
-        pace = self.paces.get(topic, Pace())
-        return int(min(at_most, pace.records_in(SHARE * self.ladder.deadline_s)))
+        known = self.applying.get(topic, Throughput())
+        return int(min(at_most, known.records_in(SHARE * self.ladder.deadline_s)))
 
     async def finish(self, step: Step, *, after: asyncio.Task[None] | None = None) -> None:
         """Waits for every delivery report of the step; only then, and after the step before, it counts as answered."""
@@ -179,7 +179,7 @@ class Desk:
             return None
         if applied is not None:
             topic = batch.part.topic
-            self.paces[topic] = self.paces.get(topic, Pace()).after(len(batch.records), took_s)
+            self.applying[topic] = self.applying.get(topic, Throughput()).after(len(batch.records), took_s)
             _count(batch, applied)
         return applied
 

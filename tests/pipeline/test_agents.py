@@ -20,11 +20,11 @@ from pipeline.engine import Applied, OutOfTurn, Question
 from pipeline.kafka.publisher import ProducerFatal
 from pipeline.kafka.slices import LogRecord, Slice
 from pipeline.overload import Ladder
-from pipeline.pace import Pace
 from pipeline.patience import StoreThread
 from pipeline.progress import Progress
 from pipeline.reading import Ask, Reading
 from pipeline.telemetry import Pause
+from pipeline.throughput import Throughput
 from recommender.recommend import Ranked
 from recommender.shadow import Divergence
 
@@ -207,7 +207,7 @@ async def test_a_step_takes_no_more_than_can_be_applied_in_a_part_of_the_deadlin
 async def test_a_steps_size_follows_the_deadline_and_the_setting(make):
     desk = make(Engine())
     assert desk.records_max("user_actions", at_most=2_000) == 2_000
-    desk.paces["user_actions"] = Pace(records=500, seconds=0.5)
+    desk.applying["user_actions"] = Throughput(records=500, seconds=0.5)
     assert desk.records_max("user_actions", at_most=2_000) == 125
     assert desk.records_max("items", at_most=2_000) == 2_000
     desk.ladder = Ladder(deadline_s=86_400, calm_s=0.0)

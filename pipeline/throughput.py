@@ -14,19 +14,19 @@ KNOWN = 0.8  # weight of what was known, for each batch more
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Throughput:
     """Records that were applied and the seconds it took, older ones for less. Many in one batch weigh more than few.
 
-    >>> Pace().records_in(0.125), Pace().after(500, 0.5).records_in(0.125)
+    >>> Throughput().records_in(0.125), Throughput().after(500, 0.5).records_in(0.125)
     (inf, 125.0)
     """
 
     records: float = 0.0
     seconds: float = 0.0
 
-    def after(self, records: int, seconds: float) -> Pace:
+    def after(self, records: int, seconds: float) -> Throughput:
         """With one more batch."""
-        return Pace(KNOWN * self.records + records, KNOWN * self.seconds + seconds)
+        return Throughput(KNOWN * self.records + records, KNOWN * self.seconds + seconds)
 
     def records_in(self, seconds: float) -> float:
         """How many are applied in so long; no limit where nothing is known."""
