@@ -5,12 +5,14 @@ Of a cluster some nodes are named; the others, and who owns which slot, they tel
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 SINGLE = ("redis", "rediss", "unix")
 CLUSTER = ("redis+cluster", "rediss+cluster")
 PORT = 6379
+SPLITTING = set("/?#[]")  # a client would take the part of a password before it for the port, and say so
 
 Host = tuple[str, int]
 
@@ -39,8 +41,12 @@ def target(url: str) -> Target:
     login, _, place = rest.rpartition("@")
     username, colon, _ = login.partition(":")
     address = f"{scheme}://{place}"
+    if scheme != "unix" and SPLITTING & set(login):
+        raise ValueError("in a user or password, what splits a url is written %XX; better: redis.password_file")
+    if not re.fullmatch(r"[^?#]*(\?db=\d{1,4})?", place):
+        raise ValueError("it takes no options but ?db=N: passwords and TLS have settings of their own")
     if scheme in SINGLE:
-        _ = urlsplit(url).port
+        _ = urlsplit(f"//{place}").port
         return Target(address, (), scheme == "rediss", unquote(username))
     named, slash, path = place.partition("/")
     if slash and path not in ("", "0"):
