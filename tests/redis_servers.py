@@ -160,9 +160,9 @@ class Cluster(Single):
                 client.flushall()
                 client.script_flush()
 
-    def owner(self, slot: int) -> int:
-        """The index of the node that owns a slot, as node 0 says."""
-        with self.nodes[0].client() as client:
+    def owner(self, slot: int, *, says: int = 0) -> int:
+        """The index of the node that owns a slot, as node `says` says."""
+        with self.nodes[says].client() as client:
             for first, last, (_, port, *_), *_ in _said(client, "CLUSTER", "SLOTS"):
                 if first <= slot <= last:
                     return [node.port for node in self.nodes].index(port)
@@ -183,10 +183,14 @@ class Cluster(Single):
         return len(keys)
 
     def close_move(self, slot: int, target: int) -> None:
-        """From here on `target` owns the slot."""
+        """From here on `target` owns the slot, and every node knows it: gossip of a busy machine may be seconds old."""
         owner = self._id(target)
-        for index in (target, *(each for each in range(self.MASTERS) if each != target)):
+        masters = (target, *(each for each in range(self.MASTERS) if each != target))
+        for index in masters:
             self._say(index, "CLUSTER", "SETSLOT", slot, "NODE", owner)
+        for index in masters:
+            self._say(index, "CLUSTER", "SETSLOT", slot, "STABLE")
+            self.nodes[index].await_(lambda _, index=index: self.owner(slot, says=index) == target)
 
     def move(self, slot: int, target: int) -> None:
         """All of it."""

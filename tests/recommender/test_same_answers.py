@@ -148,14 +148,14 @@ def test_a_warm_view_and_a_fresh_one_answer_alike_as_the_state_grows():
 def test_on_real_logs_redis_and_memory_answer_alike_fresh_or_warm(redis_url, name):
     folder = dataset(name)
     settings = settings_for(folder, Settings())
-    twins = Twins(settings.domain, MemoryStore(), RedisStore(redis_url, app="same"))
+    twins = Twins(settings.domain, MemoryStore(), RedisStore(redis_url, app="same", timeout_ms=60_000))
     twins.apply(islice(Source(folder, settings), 6000))
     assert_same_answers(twins, questions=8)
 
 
 @pytest.mark.services
 def test_views_on_redis_and_memory_answer_alike_fresh_or_warm(redis_url):
-    twins = Twins(SHOP, MemoryStore(), RedisStore(redis_url, app="same"))
+    twins = Twins(SHOP, MemoryStore(), RedisStore(redis_url, app="same", timeout_ms=60_000))
     twins.apply(shop_log())
     assert_same_answers(twins, questions=12)
 

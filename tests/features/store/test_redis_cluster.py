@@ -99,7 +99,7 @@ class Moving(Wrapped):
                 yield
             self.cluster.close_move(slot, target)
             self.closed += 1
-            for _ in range(self.rng.randrange(6)):
+            for _ in range(self.rng.randrange(1, 6)):
                 yield
 
     def finish(self):
