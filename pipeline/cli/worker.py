@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+
 import click
 
 from pipeline.cli import with_settings
@@ -17,6 +20,7 @@ def command(*, settings: Settings) -> None:
     A stalled worker starts itself again. Exit codes: 0 told to stop, 70 a promise is broken (the log says which), 75
     stalled again and again.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # to pid 1 it means nothing else, until Faust listens to it
     from pipeline.app import run_worker
 
     require_actions(settings)
