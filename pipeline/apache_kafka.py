@@ -168,8 +168,7 @@ class ApacheKafka:
         return "".join(f"{key}={value}\n" for key, value in lines.items())
 
     def _format(self, config: Path) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        words = ["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", cluster, "-c", str(config)]
+        words = ["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", cluster_id(), "-c", str(config)]
         try:
             done = subprocess.run(
                 [*self._command(), *words], capture_output=True, text=True, timeout=FORMAT_S, check=False
@@ -209,6 +208,13 @@ class ApacheKafka:
     @property
     def _output(self) -> Path:
         return self.directory / "kafka.out"
+
+
+def cluster_id() -> str:
+    """A new one as Kafka writes it. None begins with a dash, as one in 64 would: Kafka's tool takes that for an option."""
+    while (told := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        continue
+    return told
 
 
 def main(arguments: list[str] | None = None) -> int:
