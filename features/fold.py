@@ -79,7 +79,8 @@ class Forgotten(NamedTuple):
 class Folded:
     """One user's outcome. `blob` is the log to write, equal to what was read when nothing changed; `tombstone` the one to
     write, b"" where it says what it said; `fresh`: per fact, whether it changed the state, now or in an earlier try;
-    `repeated`, `applied`: among those beyond the mark.
+    `repeated`, `applied`: among those beyond the mark. `cut`: the log was full, and its oldest went. `unsteady`: a redo
+    could not tell what came out, for the log no longer holds what a repeat was one of; fewer facts at once are steady.
     """
 
     blob: bytes
@@ -89,6 +90,8 @@ class Folded:
     forgotten: list[Forgotten] = field(default_factory=list)
     applied: int = 0
     repeated: int = 0
+    cut: bool = False
+    unsteady: bool = False
 
 
 def rules_of(domain: Domain, layout: Layout) -> Rules:
@@ -120,6 +123,8 @@ def fold(blob: bytes, facts: Sequence[Fact], *, part: Part, mark: int, rules: Ru
             outcome.blob = user_log.pack(work.log)
         if work.known is not work.tombstone:
             outcome.tombstone = tombstone.pack(work.tombstone)
+        outcome.cut = bool(work.gone)
+        outcome.unsteady = outcome.unsteady or not work.gone.isdisjoint(work.repeats)
         return outcome
     work.redo(facts, mark)
     if facts[-1].offset > mark:
@@ -131,9 +136,15 @@ def fold(blob: bytes, facts: Sequence[Fact], *, part: Part, mark: int, rules: Ru
 
 
 class _Work:
-    """A log under the fold, with the newest items of the session that the last event continued."""
+    """A log under the fold, with the newest items of the session that the last event continued.
 
-    __slots__ = ("_recent", "_recent_key", "known", "log", "outcome", "part", "rules", "tombstone", "until_ms")
+    It is cut with every event, as if each came alone: which repeats are known must not depend on the batch. `gone` are
+    the events (hashes) that were cut off, `repeats` those of which one more came.
+    """
+
+    __slots__ = (
+        "_recent", "_recent_key", "gone", "known", "log", "outcome", "part", "repeats", "rules", "tombstone", "until_ms",
+    )  # fmt: skip
 
     def __init__(self, log: Log, known: Tombstone, rules: Rules, part: Part, outcome: Folded) -> None:
         self.log = log
@@ -144,6 +155,8 @@ class _Work:
         self.outcome = outcome
         self._recent: list[bytes] = []
         self._recent_key: tuple[int, int] = (-1, 0)  # session, ts_ms of the log's last record; -1: not known
+        self.gone: set[bytes] = set()
+        self.repeats: set[bytes] = set()
         if known is not NEVER:
             log.flags |= user_log.FORGOTTEN
 
@@ -228,6 +241,7 @@ class _Work:
         log, rule = self.log.actions, self.rules.actions[record.action]
         event = user_log.event_bytes(record.event_id)
         if user_log.find(log, event, user_log.EVENT_AT, RECORD_BYTES) >= 0:
+            self.repeats.add(event)
             return False
         ts_ms, item, session = record.ts_ms, hash64(record.item_id), session_hash(record.session_id)
         entry = user_log.record(ts_ms, item, event, session, rule.code, source_tag(self.part.partition, offset))
@@ -235,6 +249,7 @@ class _Work:
         if rule.purchase:
             user_log.buy(self.log.bought, ts_ms, item)
         before = self._before(at, ts_ms, session, entry[TIME_BYTES : TIME_BYTES + 8], interest=rule.interest)
+        self._cut(log, user_log.ACTIONS_MAX, event)
         self.outcome.effects.append(
             Effect(
                 offset, ts_ms, ((item, record.item_id),), rule.column, hash64(record.user_id), session, rule.interest,
@@ -242,6 +257,14 @@ class _Work:
             )
         )  # fmt: skip
         return True
+
+    def _cut(self, section: bytearray, most: int, event: bytes) -> None:
+        """Cuts a section that `event` was just put into."""
+        if self.gone and event in self.gone:
+            self.outcome.unsteady = True
+        while len(section) > most * RECORD_BYTES:
+            self.gone.add(bytes(section[user_log.EVENT_AT : SESSION_AT]))
+            del section[:RECORD_BYTES]
 
     def _before(self, at: int, ts_ms: int, session: int, item: bytes, *, interest: bool) -> tuple[bytes, ...]:
         """The last distinct other items of the session before the record at `at`, nearest first. Kept from event to
@@ -270,10 +293,12 @@ class _Work:
         event = user_log.event_bytes(record.impression_id)
         log = self.log.impressions
         if user_log.find(log, event, user_log.EVENT_AT, RECORD_BYTES) >= 0:
+            self.repeats.add(event)
             return False
         session = session_hash(record.session_id)
         entry = user_log.record(record.ts_ms, 0, event, session, 0, source_tag(self.part.partition, offset))
         user_log.place(log, entry, RECORD_BYTES)
+        self._cut(log, user_log.IMPRESSIONS_MAX, event)
         items = [(hash64(item), item) for item in dict.fromkeys(record.item_ids)]
         self.outcome.effects.append(
             Effect(offset, record.ts_ms, items, 0, hash64(record.user_id), session, interest=False, pull=0.0, before=())

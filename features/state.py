@@ -170,14 +170,20 @@ class State:
         (resume), `StoreAway` when it does not answer (call again with the same facts; nothing counts twice).
         """
         held = self._held[part]
+        seen = max(held.marks["u"])
         fresh: list[NDArray[np.bool_]] = []
         users: dict[str, bytes] = {}
-        for piece in _pieces(facts, last):
+        left = [*_pieces(facts, last, seen)][::-1]
+        while left:
+            piece = left.pop()
             if piece.forgets:
                 self._items_reach(held, part, piece.facts[0].offset - 1)
             batch = _sorted_out(part, piece.facts, piece.last, self.layout.shards)
-            self._user_phase(held, batch)
-            self._item_phase(held, batch)
+            is_new = bool(piece.facts) and piece.facts[0].offset > seen
+            if not self._user_phase(held, batch, may_part=is_new and len(piece.facts) > 1):
+                left += _halves(piece)[::-1]
+                continue
+            self._item_phase(held, batch, everywhere=not is_new or _is_delicate(batch))
             held.done = max(held.done, piece.last)
             fresh.append(batch.fresh)
             users.update(batch.blobs)
@@ -233,13 +239,17 @@ class State:
 
     # --- users ---
 
-    def _user_phase(self, held: _Held, batch: _Batch) -> None:
+    def _user_phase(self, held: _Held, batch: _Batch, *, may_part: bool) -> bool:
+        """False: nothing was done, for a redo of so many facts at once could not tell what came out (`may_part`)."""
         marks = held.marks["u"]
         pending = set(batch.by_user) | set(batch.counted)
         pending.update(shard for shard, mark in enumerate(marks) if batch.last - mark > LAG_MAX)
         stale = {user for shard in pending for user in batch.by_user.get(shard, ())}
         for _ in range(TRIES_MAX):
             self._fold(batch, marks, stale)
+            if may_part and any(folded.unsteady for folded in batch.folded.values()):
+                return False
+            may_part = False
             calls = [
                 call
                 for shard in sorted(pending)
@@ -251,7 +261,7 @@ class State:
             replies = self._store.commit_users(batch.part, calls) if calls else []
             pending, stale = self._settle_users(batch, calls, replies)
             if not pending:
-                return
+                return True
         raise StoreAway(f"{batch.part.topic}-{batch.part.partition}: lost {TRIES_MAX} races for users' logs")
 
     def _fold(self, batch: _Batch, marks: Sequence[int], users: Iterable[str]) -> None:
@@ -330,7 +340,8 @@ class State:
 
     # --- items ---
 
-    def _item_phase(self, held: _Held, batch: _Batch) -> None:
+    def _item_phase(self, held: _Held, batch: _Batch, *, everywhere: bool) -> None:
+        """`everywhere`: all shards' marks move, those with nothing to do as well."""
         marks, epochs = held.marks["i"], self._epochs["i"]
         effects = sorted(effect for folded in batch.folded.values() for effect in folded.effects)
         forgotten = sorted(each for user in batch.forgets for each in batch.folded[user].forgotten)
@@ -342,7 +353,7 @@ class State:
                 for shard, ops in enumerate(self._operations(batch, effects, forgotten, marks, values))
                 if (only is None or shard in only)
                 and marks[shard] < batch.last
-                and (ops or batch.last - marks[shard] > LAG_MAX)
+                and (ops or everywhere or batch.last - marks[shard] > LAG_MAX)
             ]
             only = self._settle_items(batch.part, calls)
             if not only:
@@ -437,19 +448,35 @@ def _no_values(items: Sequence[int]) -> Mapping[int, Values]:
     return {}
 
 
-def _pieces(facts: Sequence[Fact], last: int) -> Iterator[_Piece]:
-    """A batch, parted before each run of facts that forget a user."""
-    starts = [
+def _is_delicate(batch: _Batch) -> bool:
+    """Whether a later redo of the batch could go wrong: it has repeats whose event may be cut off the log by then, or
+    cut off events of which a repeat may come. So that there is none, all marks move beyond it.
+    """
+    return not batch.fresh.all() or any(folded.cut for folded in batch.folded.values())
+
+
+def _halves(piece: _Piece) -> list[_Piece]:
+    middle = len(piece.facts) // 2
+    return [
+        _Piece(piece.facts[:middle], piece.facts[middle - 1].offset, piece.forgets),
+        _Piece(piece.facts[middle:], piece.last, False),
+    ]
+
+
+def _pieces(facts: Sequence[Fact], last: int, seen: int) -> Iterator[_Piece]:
+    """A batch, parted before each run of facts that forget a user, and behind `seen`: a redo ends where it ended."""
+    forgets = {
         at
         for at, fact in enumerate(facts)
         if isinstance(fact.record, Forget) and (at == 0 or not isinstance(facts[at - 1].record, Forget))
-    ]
+    }
+    beyond = next((at for at, fact in enumerate(facts) if fact.offset > seen), 0)
     first = 0
-    for start in starts:
+    for start in sorted(forgets | {beyond}):
         if start > first:
-            yield _Piece(facts[first:start], facts[start - 1].offset, first in starts)
+            yield _Piece(facts[first:start], facts[start - 1].offset, first in forgets)
         first = start
-    yield _Piece(facts[first:] if first else facts, last, first in starts)
+    yield _Piece(facts[first:] if first else facts, last, first in forgets)
 
 
 def _sorted_out(part: Part, facts: Sequence[Fact], last: int, shards: int) -> _Batch:
