@@ -172,7 +172,7 @@ def test_a_node_that_is_killed_between_any_two_calls_changes_nothing(store, clus
     state = State(deadly, DOMAIN)
     go_on(state, facts, len(facts), 25)
     try:
-        state.beat()
+        patiently(state.beat)
     except StateLost:
         go_on(state, facts, len(facts), 25)
     assert deadly.calls > 90
