@@ -65,16 +65,16 @@ class StoreThread:
     async def patiently(self, who: str, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """The same, again and again while the store is away. `who` names the waiting part in log and metrics."""
         delay_s = BACKOFF_S[0]
-        while True:
-            try:
-                result = await self.once(call, *args, **kwargs)
-            except StoreAway as error:
-                self._pause.set(who, f"store: {error.cause}")
-                await asyncio.sleep(delay_s)
-                delay_s = min(delay_s * 2, BACKOFF_S[1])
-            else:
-                self._pause.set(who, None)
-                return result
+        try:
+            while True:
+                try:
+                    return await self.once(call, *args, **kwargs)
+                except StoreAway as error:
+                    self._pause.set(who, f"store: {error.cause}")
+                    await asyncio.sleep(delay_s)
+                    delay_s = min(delay_s * 2, BACKOFF_S[1])
+        finally:  # also when it is cancelled: an excuse that stays would blind the watchdog
+            self._pause.set(who, None)
 
     def close(self) -> None:
         """Lets the running call end; what waits is dropped."""
