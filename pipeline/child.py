@@ -103,9 +103,12 @@ def remember(pids: Path, parent: int, child: int) -> None:
 
 
 def sweep(pids: Path | None = None) -> list[int]:
-    """Kills listed children whose parent is gone, forgets them, and returns their pids (platforms without prctl)."""
+    """Kills listed children whose parent is gone, forgets them, and returns their pids (platforms without prctl).
+
+    A list that somebody else has laid there names whom they want killed: it is not read.
+    """
     pids = pids or _pid_list()
-    if not pids.is_file():
+    if not pids.is_file() or pids.is_symlink() or pids.stat().st_uid != os.getuid():
         return []
     pairs = [tuple(map(int, line.split())) for line in pids.read_text().splitlines() if line.count(" ") == 1]
     orphans = [child for parent, child in pairs if not _alive(parent) and _alive(child)]

@@ -58,6 +58,21 @@ def test_the_sweep_ends_orphans_and_spares_children_of_the_living(tmp_path):
     kept.wait()
 
 
+def test_nobody_else_s_list_says_whom_to_kill(tmp_path, monkeypatch):
+    pids = tmp_path / "pids"
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as spared:
+        dead = subprocess.Popen([sys.executable, "-c", ""])
+        dead.wait()
+        child.remember(pids, dead.pid, spared.pid)
+        (tmp_path / "link").symlink_to(pids)
+        assert child.sweep(tmp_path / "link") == []
+        owner = os.getuid()
+        monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+        assert child.sweep(pids) == []
+        assert spared.poll() is None
+        spared.kill()
+
+
 def test_a_sweep_without_a_list_does_nothing(tmp_path):
     assert child.sweep(tmp_path / "none") == []
 
