@@ -10,6 +10,7 @@ from features.domain import Action
 from features.facts import Fact, Forget, Gone
 from features.schema import (
     ITEMS,
+    TS_MS_MAX,
     USER_ACTIONS,
     Impression,
     InputRecord,
@@ -104,6 +105,8 @@ def _tombstone(kind: str, record: LogRecord) -> Forget | Gone:
     except UnicodeDecodeError:
         raise Refused("key", "not valid UTF-8") from None
     check_id("key", key)
+    if not 0 <= record.timestamp <= TS_MS_MAX:  # CreateTime takes -1 (none) and any other: no time that can be packed
+        raise Refused("timestamp", f"{record.timestamp} is no time (the topic needs LogAppendTime)")
     return Forget(key, record.timestamp) if kind == USER_ACTIONS else Gone(key, record.timestamp)
 
 

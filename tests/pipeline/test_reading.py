@@ -75,6 +75,14 @@ def test_a_null_value_that_means_nothing_is_refused(kind, key, field):
     assert refusals(run(None, kind=kind, keys=[key])) == [(0, field)]
 
 
+@pytest.mark.parametrize("kind", ["user_actions", "items"])
+@pytest.mark.parametrize("log_ts_ms", [-1, 1 << 60])
+def test_a_null_value_without_a_time_in_the_log_is_refused(kind, log_ts_ms):
+    part = Part(kind, 0)
+    reading = read(kind, part, [LogRecord(0, log_ts_ms, b"u", None)], actions=ACTIONS, answer_from=0)
+    assert refusals(reading) == [(0, "timestamp")]
+
+
 def test_another_key_than_the_user_counts_as_miskeyed_and_is_applied():
     reading = run(action("a"), action("u"), keys=[b"x", b"u"])
     assert reading.miskeyed == 1
