@@ -49,7 +49,7 @@ def facts(app: App, pause: telemetry.Pause) -> Facts:
     if pause.active:
         return Facts(given, answered, Excuse.OUTSIDE)
     at_work = desk.busy > 0 or app.rebalancing or app.should_stop
-    return Facts(given, answered, Excuse.WORK if at_work else Excuse.NONE)
+    return Facts(given, answered, Excuse.WORK if at_work else Excuse.NONE, sum(map(len, desk.open)))
 
 
 def organs(app: App, store: StoreThread, *, limit_s: float) -> tuple[Organ, ...]:

@@ -53,12 +53,13 @@ class Facts(NamedTuple):
     """What the worker knows of itself.
 
     given: by part held now, the last offset handed to an agent; None: nobody has begun to read it. answered: by part
-    the next unanswered offset.
+    the next unanswered offset. asked: the answers that the steps under way have still to make.
     """
 
     given: Mapping[Part, int | None]
     answered: Mapping[Part, int | None]
     excuse: Excuse
+    asked: int = 0
 
 
 class Probe:
@@ -117,7 +118,7 @@ class Watchdog:
 
     def __init__(self, probe: Probe, *, limit_s: float, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._probe, self._limit_s, self._clock_s = probe, limit_s, clock_s
-        self._before: tuple[Mapping[Part, int | None], Mapping[Part, int | None]] | None = None
+        self._before: tuple[Mapping[Part, int | None], Mapping[Part, int | None], int] | None = None
         self._looked_s = clock_s()
         self.stalled_s = 0.0
         self.at_work_s = 0.0
@@ -131,7 +132,7 @@ class Watchdog:
         # A process that was stopped, or starved, has been silent for no longer than a look may take.
         passed_s = min(now_s - self._looked_s, 3 * self._limit_s / LOOKS_PER_PERIOD)
         self._looked_s = now_s
-        standing = (dict(facts.given), dict(facts.answered))
+        standing = (dict(facts.given), dict(facts.answered), facts.asked)
         moved, self._before = standing != self._before, standing
         at_work = facts.excuse is Excuse.WORK and not moved
         self.at_work_s = self.at_work_s + passed_s if at_work else 0.0

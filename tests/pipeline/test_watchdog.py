@@ -106,5 +106,12 @@ def test_work_that_gets_on_is_no_stall(clock):
     assert looks(Log(10), clock, given=4, excuse=Excuse.WORK, times=1_000, answers=1) is None
 
 
+def test_a_step_whose_answers_take_long_is_no_stall_while_they_are_made(clock):
+    dog = Watchdog(Log(10), limit_s=LIMIT_S, clock_s=clock)
+    for left in range(2_000, 0, -1):
+        clock.now_s += 1
+        assert dog.look(Facts({PART: 4}, {PART: 0}, Excuse.WORK, asked=left)) is None
+
+
 def test_a_process_that_was_stopped_was_not_silent(clock):
     assert looks(Log(10), clock, given=4, times=3, step_s=3_600) is None
