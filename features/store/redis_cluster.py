@@ -85,8 +85,13 @@ class Cluster:
         return sorted({key for page in self.pages(pattern) for key in page})
 
     def pages(self, pattern: str) -> Iterator[list[str]]:
+        """Fails in the end where a slot has another owner than in the beginning: its keys may have been missed."""
+        begun = self._current().owners
         for node in self._masters():
             yield from node.pages(pattern)
+        self._map = None
+        if self._current().owners != begun:
+            raise redis.exceptions.ConnectionError("slots moved while their keys were listed")
 
     def facts(self) -> Mapping[str, Mapping[str, str]]:
         known: dict[str, Mapping[str, str]] = {}

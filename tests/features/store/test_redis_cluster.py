@@ -12,6 +12,7 @@ from features.store.memory import MemoryStore
 from features.store.port import StateLost, StoreAway
 from features.store.redis import RedisStore
 from features.store.redis_cluster import slot_map
+from features.store.redis_replies import answering
 from pipeline.embedded import EmbeddedError
 from tests.conftest import unavailable
 from tests.faulty_stores import Wrapped
@@ -132,6 +133,23 @@ def test_only_what_was_answered_moved_is_sent_again(store, cluster):
     cluster.move(SLOTS[0], target)
     assert wire.exchange([("INCR", key) for key in keys]) == [2] * SHARDS
     assert wire.mget([keys[2], f"{{{layout.tags(SHARDS)[1]}}}:t:none", *keys]) == [b"2", b"", *[b"2"] * SHARDS]
+
+
+def test_keys_of_a_slot_that_moved_while_they_were_listed_are_not_missed_without_a_word(cluster):
+    first, last = cluster.owner(0), SLOTS[-1]  # the node of slot 0 is listed first
+    if cluster.owner(last) == first:
+        cluster.move(last, (first + 1) % 3)
+    store = RedisStore(cluster.url, app="t", shards=SHARDS, timeout_ms=5_000)
+    wire, key = store._wire, f"{{{layout.tags(SHARDS)[-1]}}}:t:listed"
+    assert wire.exchange([("SET", key, "1")]) == [b"OK"]
+    assert wire.scan("*:t:listed") == [key]
+    pages = wire.pages("*:t:listed")
+    assert next(pages) == []  # of the first node, which gets the key right after
+    cluster.move(last, first)
+    with pytest.raises(StoreAway, match="moved"), answering():
+        list(pages)
+    assert wire.scan("*:t:listed") == [key]
+    store.close()
 
 
 class Deadly(Wrapped):
