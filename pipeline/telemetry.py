@@ -6,6 +6,7 @@ Labels are bounded: topics and partitions of the deployment, fields of the schem
 from __future__ import annotations
 
 import math
+import threading
 from contextlib import suppress
 
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
@@ -122,13 +123,18 @@ class ShadowFigures:
 
 
 class Pause:
-    """What the worker waits for, said once when it changes: in the log and as `headrace_paused`."""
+    """What the worker waits for, said once when it changes: in the log and as `headrace_paused`. For any thread."""
 
     def __init__(self) -> None:
         self._causes: dict[str, str] = {}
+        self._lock = threading.Lock()
 
     def set(self, who: str, cause: str | None) -> None:
         """`who` waits because of `cause`; None: no longer."""
+        with self._lock:  # the consumer's thread tells of the broker while the loop tells of the store
+            self._set(who, cause)
+
+    def _set(self, who: str, cause: str | None) -> None:
         before = self._causes.get(who)
         if before == cause:
             return

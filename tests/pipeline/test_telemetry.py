@@ -1,8 +1,13 @@
 """A pause is said once when it changes."""
 
+import sys
+import threading
+from types import SimpleNamespace
+
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from pipeline import telemetry
 from pipeline.telemetry import Pause
 
 
@@ -37,3 +42,30 @@ def test_a_cause_that_is_only_put_otherwise_is_not_said_again():
         pause.set("answers", None)
     assert [line["event"] for line in said] == ["waiting", "waiting", "goes on"]
     assert not pause.active
+
+
+def test_causes_are_told_from_two_threads_at_once(monkeypatch):
+    monkeypatch.setattr(telemetry, "log", SimpleNamespace(info=lambda *_, **__: None, warning=lambda *_, **__: None))
+    before, failures = sys.getswitchinterval(), []
+    pause = Pause()
+    for number in range(50):
+        pause.set(f"held {number}", f"cause {number}: so")
+
+    def tell(who):
+        try:
+            for _ in range(3_000):
+                pause.set(who, f"{who}: so")
+                pause.set(who, None)
+        except RuntimeError as error:
+            failures.append(error)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=tell, args=(f"thread {number}",)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert failures == []
