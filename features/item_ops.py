@@ -170,12 +170,13 @@ class Operations:
                 shards[int.from_bytes(other, "big") % self._shards].append(op)
         for shard, ops in enumerate(shards):
             ops += [
-                _forget_op(each, shard, self._shards) for each in self._forgotten if each.offset > self._marks[shard]
+                forget_op(each, shard, self._shards) for each in self._forgotten if each.offset > self._marks[shard]
             ]
         return shards
 
 
-def _forget_op(forgotten: Forgotten, shard: int, shards: int) -> ItemOp:
+def forget_op(forgotten: Forgotten, shard: int, shards: int) -> ItemOp:
+    """The op by which a shard notes whose session entries have to go, with its own of the items that list them."""
     items = [item for item in forgotten.items if int.from_bytes(item, "big") % shards == shard]
     return ItemOp("f", f"{forgotten.user:016x}", b"".join((forgotten.until_ms.to_bytes(6, "big"), *items)))
 

@@ -281,7 +281,7 @@ class State:
                 try:
                     folded = fold(blob, facts, part=batch.part, mark=marks[shard], rules=self._rules, known=known)
                 except ValueError as error:
-                    raise StateForeign(f"the log or tombstone of user {key:016x}: {error}: {ANEW}") from error
+                    raise StateForeign(f"shard {shard}, a user's log or tombstone: {error}: {ANEW}") from error
                 batch.folded[user] = folded
                 batch.fresh[indices] = folded.fresh
 

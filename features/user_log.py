@@ -147,19 +147,28 @@ def forget(log: Log, *, forgotten_ms: int, until_ms: int) -> tuple[int, list[byt
     log's clock ever ran ahead. Returns the event time of all that is forgotten, and the items that went (8 bytes each).
     """
     reach_ms = forgotten_ms + 1000 * (log.flags & ~FORGOTTEN)
-    sections = (log.actions, RECORD_BYTES), (log.impressions, RECORD_BYTES), (log.bought, BOUGHT_BYTES)
     until_ms = max(until_ms, forgotten_ms)
-    for section, width in sections:
+    for section, width in _dated(log):
         if end := _end(section, width, reach_ms):
             until_ms = max(until_ms, int.from_bytes(section[end - width : end - width + TIME_BYTES], "big"))
+    return until_ms, clip(log, until_ms)
+
+
+def clip(log: Log, until_ms: int) -> list[bytes]:
+    """Leaves what is later than `until_ms`, and notes that the user was forgotten; returns the items that went."""
     items: dict[bytes, None] = {}
-    for section, width in sections:
+    for section, width in _dated(log):
         end = _end(section, width, until_ms)
         if section is not log.impressions:
             items.update((bytes(section[at + TIME_BYTES : at + TIME_BYTES + 8]), None) for at in range(0, end, width))
         del section[:end]
     log.flags |= FORGOTTEN
-    return until_ms, list(items)
+    return list(items)
+
+
+def _dated(log: Log) -> tuple[tuple[bytearray, int], ...]:
+    """The sections and the bytes of an entry; each begins with its time."""
+    return (log.actions, RECORD_BYTES), (log.impressions, RECORD_BYTES), (log.bought, BOUGHT_BYTES)
 
 
 def _end(section: bytearray, width: int, ts_ms: int) -> int:

@@ -35,6 +35,7 @@ from features.store.layout import FORMAT
 from features.store.redis import RedisStore
 from features.store.redis_generations import LEASE_MS, Generations, Standing
 from pipeline.app import open_store
+from pipeline.carry import carry
 from pipeline.config import ConfigError, Settings, require_actions
 from pipeline.dataset import files
 from pipeline.kafka.clients import confluent
@@ -51,6 +52,7 @@ GRACE_S = (
 )
 GRACE_BEATS = 5
 LEASE_LOOK_S = 0.5
+RESTORE_S = 5.0  # workers that live put back what an emptied Redis lost of `meta` at their next heartbeat
 MEMORY_LOOK_S = 2.0
 MEMORY_SHARE_MAX = 0.9  # a full Redis holds the workers up
 
@@ -89,7 +91,7 @@ def rebuild(
     logs = _identities(settings, list(topics.values()))
     built_for = fingerprint(settings, logs, folder)
     with _looking(settings) as generations:
-        standing = _free(generations, say)
+        standing = _restored(generations, _free(generations, say), say)
         goes_on = not anew and standing.building is not None and standing.built_for == built_for
         generation = standing.building if goes_on and standing.building else standing.next
         owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
@@ -98,7 +100,9 @@ def rebuild(
                 say(f"removing generation {standing.building}, which a rebuild left")
                 _remove(generations, [standing.building], say)
             generations.remember(generation, built_for)
-            refill, found = _fill(settings, generation, logs, topics, lease, folder, with_digest=with_digest, say=say)
+            refill, found = _fill(
+                settings, standing.serving, generation, logs, topics, lease, folder, with_digest=with_digest, say=say
+            )
             lease.check()
             if (now := _identities(settings, list(topics.values()))) != logs:
                 changed = ", ".join(topic for topic in logs if now[topic] != logs[topic])
@@ -106,28 +110,49 @@ def rebuild(
             flip = partial(generations.flip, owner, instead_of=standing.serving, building=generation)
             patiently(flip, on_wait=say)
         seconds = time.monotonic() - begun_s
-    removed = 0
-    if not keep_old:
-        grace_s = max(GRACE_S, GRACE_BEATS * settings.redis.beat_ms / 1000)
-        _wait(grace_s, lambda left_s: say(f"generation {generation} serves; the one before goes in {left_s:.0f} s"))
-        removed = clean(settings, say=say)
+    grace_s = max(GRACE_S, GRACE_BEATS * settings.redis.beat_ms / 1000)
+    _wait(grace_s, lambda left_s: say(f"generation {generation} serves; workers move over, {left_s:.0f} s"))
+    removed = clean(settings, keep_old=keep_old, say=say)
     return Rebuilt(standing.serving, generation, goes_on, refill.records, refill.refused, seconds, found, removed)
 
 
-def clean(settings: Settings, *, say: Say = lambda _, __=None: None) -> int:
-    """Deletes the keys of all generations that neither serve nor are filled by a rebuild at work; returns how many."""
+def clean(settings: Settings, *, keep_old: bool = False, say: Say = lambda _, __=None: None) -> int:
+    """Deletes the keys of all generations that neither serve nor are filled by a rebuild at work; returns how many.
+
+    What they remember of forgotten users is carried into the one that serves first. keep_old: that is all.
+    """
     with _looking(settings) as generations:
         standing = patiently(generations.look, on_wait=say)
         gone = standing.leftovers
+        sealed = 0
+        for each in gone:
+            if not keep_old:
+                sealed += patiently(partial(generations.seal, each), on_wait=say)
+            _carry_late(settings, each, say)
+        if keep_old:
+            return 0
         if standing.building is not None and not standing.lease:
             gone.append(standing.building)
         if gone:
             say(f"removing generation {', '.join(map(str, gone))}")
-        return _remove(generations, gone, say)
+        return sealed + _remove(generations, gone, say)
+
+
+def _carry_late(settings: Settings, source: int, say: Say) -> None:
+    """What workers who had not moved over yet forgot after the rebuild looked."""
+    store = open_store(settings)
+    try:
+        if store.begun():
+            say(f"carrying what generation {source} remembers of forgotten users")
+            state = State(store, settings.domain)
+            patiently(partial(carry, store, state, source), on_wait=say)
+    finally:
+        store.close()
 
 
 def _fill(
     settings: Settings,
+    serving: int,
     generation: int,
     logs: Mapping[str, str],
     topics: Mapping[str, str],
@@ -157,6 +182,8 @@ def _fill(
         actions = {action.name: action for action in settings.domain.actions}
         refill = Refill(state, topics, actions, on_batch=on_batch, on_wait=say)
         refill.fill(settings.kafka, folder)
+        say("carrying what is remembered of forgotten users")
+        patiently(partial(carry, store, state, serving, on_page=lease.check), on_wait=say)
         if not with_digest:
             return refill, ""
         say("the digest")
@@ -208,6 +235,19 @@ def _free(generations: Generations, say: Say) -> Standing:
             raise ConfigError(f"a rebuild is at work: {lease}")
         say(f"waiting whether the rebuild of {lease.split(' ')[0]} still lives")
         time.sleep(LEASE_LOOK_S)
+    return standing
+
+
+def _restored(generations: Generations, standing: Standing, say: Say) -> Standing:
+    """How it stands once workers had time to put back what an emptied Redis lost.
+
+    Whoever opens a state without a salt draws one, and they would go on with the one that they know.
+    """
+    until_s = time.monotonic() + RESTORE_S
+    while "salt" not in standing.meta and time.monotonic() < until_s:
+        say("no state yet: waiting whether workers put back what Redis lost")
+        time.sleep(LEASE_LOOK_S)
+        standing = patiently(generations.look, on_wait=say)
     return standing
 
 

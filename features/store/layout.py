@@ -5,9 +5,10 @@ they share a slot and one script call can touch them. Tags are the smallest inte
 shard's share of the 16 384 slots: shards spread evenly over any number of nodes, which "s00", "s01" ... do not.
 
 `{0}:<app>:meta` (outside the shards: its place does not depend on their number) names the serving `generation`, the one
-that a rebuild fills (`building`) and the `newest` that one ever filled, and holds for each generation g: `format:g`,
-`shards:g`, `columns:g`, `salt:g` (of tombstones' names), `action:g:<code>`, `log:g:<topic>`,
-`start:g:<topic>:<partition>`, `built_for:g`. So the next generation may have another format, other shards and other
+that a rebuild fills (`building`) and the `newest` that one ever filled, and the `salt` of tombstones' names (one for
+all generations: what one remembers of forgotten users is carried into the next by name), and holds for each generation
+g: `format:g`, `shards:g`, `columns:g`, `action:g:<code>`, `log:g:<topic>`, `start:g:<topic>:<partition>`,
+`built_for:g`. So the next generation may have another format, other shards and other
 columns than the one that serves. An action keeps its code as long as its generation lives and a new one takes the next
 free code, since user logs hold codes. `{0}:<app>:rebuild` is the lease of the rebuild at work. Format 3 is the first
 that keeps format and shards by generation.
@@ -19,6 +20,7 @@ import re
 from binascii import crc_hqx
 from collections.abc import Mapping
 from functools import lru_cache
+from math import gcd
 
 import msgspec
 
@@ -179,13 +181,14 @@ def check_meta(meta: Mapping[str, str], *, shards: int, generation: int, columns
 
 
 def fixed_by(meta: Mapping[str, str], generation: int) -> dict[str, str]:
-    """The fields of a settled `meta` that what this process writes rests on: format, shards, columns, salt, codes.
+    """The fields of a settled `meta` that what this process writes rests on: format, shards, columns, codes, salt.
 
-    >>> fixed_by({"format:1": "3", "columns:1": "[]", "action:1:1": "view", "action:2:1": "buy", "start:1:t:0": "7"}, 1)
-    {'format:1': '3', 'columns:1': '[]', 'action:1:1': 'view'}
+    >>> fixed_by({"salt": "0aff", "columns:1": "[]", "action:1:1": "view", "action:2:1": "buy", "start:1:t:0": "7"}, 1)
+    {'salt': '0aff', 'columns:1': '[]', 'action:1:1': 'view'}
     """
-    kinds = ("format", "shards", "columns", "salt", "action")
-    return {field: meta[field] for field in fields_of(meta, generation) if field.split(":")[0] in kinds}
+    kinds = ("format", "shards", "columns", "action")
+    salt = {"salt": meta["salt"]} if "salt" in meta else {}
+    return salt | {field: meta[field] for field in fields_of(meta, generation) if field.split(":")[0] in kinds}
 
 
 def lost_fields(settled: Mapping[str, str], meta: Mapping[str, str]) -> dict[str, str]:
@@ -196,20 +199,28 @@ def lost_fields(settled: Mapping[str, str], meta: Mapping[str, str]) -> dict[str
     """
     for field, value in settled.items():
         if meta.get(field, value) != value:
-            raise StateForeign(
-                f"the state was lost and begun anew by another: it has {field} {meta[field]}, this process writes "
-                f"{value}: start this worker again"
-            )
+            what = "another salt" if field == "salt" else f"{field} {meta[field]}, this process writes {value}"
+            raise StateForeign(f"the state was lost and begun anew by another: it has {what}: start this worker again")
     return {field: value for field, value in settled.items() if field not in meta}
 
 
-def salt_of(meta: Mapping[str, str], *, generation: int) -> bytes:
-    """What names of tombstones are keyed with; drawn when a generation is begun, so they tell nothing to the outside.
+def salt_of(meta: Mapping[str, str]) -> bytes:
+    """What names of tombstones are keyed with; drawn when a state is begun, so they tell nothing to the outside.
 
-    >>> salt_of({"salt:1": "0aff"}, generation=1).hex()
+    >>> salt_of({"salt": "0aff"}).hex()
     '0aff'
     """
-    return bytes.fromhex(meta[f"salt:{generation}"])
+    return bytes.fromhex(meta["salt"])
+
+
+def carried_to(shard: int, *, old: int, new: int) -> range:
+    """The shards (of `new`) that may own what lies in a shard (of `old`), where only the name of a key is known.
+
+    >>> list(carried_to(3, old=16, new=16)), list(carried_to(3, old=4, new=8)), list(carried_to(3, old=2, new=3))
+    ([3], [3, 7], [0, 1, 2])
+    """
+    step = gcd(old, new)
+    return range(shard % step, new, step)
 
 
 def columns_text(columns: tuple[str, ...]) -> str:

@@ -206,6 +206,10 @@ class MemoryStore:
                 total[counter] = total.get(counter, 0) + count
         return total
 
+    def users(self) -> Iterator[list[int]]:
+        for shard in self._shards:
+            yield list(shard.users)
+
     def read_users(self, users: Sequence[int]) -> list[bytes]:
         shards, count = self._shards, self._count
         return [shards[user % count].users.get(user, b"") for user in users]

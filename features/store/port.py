@@ -29,6 +29,11 @@ class Part(NamedTuple):
     partition: int
 
 
+CARRIED = Part(
+    "carried/", 0
+)  # no topic has such a name: its marks fence what comes of another generation, not of a log
+
+
 class StateLost(RuntimeError):
     """A shard's mark is behind what this process saw applied: the store lost data. Reload marks and seek back."""
 
@@ -180,6 +185,10 @@ class FeatureStore(Protocol):
 
     def counts(self) -> dict[str, int]:
         """The counters of all shards added up: `applied:<topic>`, `repeated:<topic>`, `dead_lettered:<topic>` ..."""
+        ...
+
+    def users(self) -> Iterator[list[int]]:
+        """The hashes of all users who have a log, some at a time; one may come twice."""
         ...
 
     def read_users(self, users: Sequence[int]) -> list[bytes]: ...

@@ -24,8 +24,9 @@ from features.store.redis_dial import NOBODY, Login, dial
 from features.store.redis_generations import Generations
 from features.store.redis_meta import Meta
 from features.store.redis_permissions import lacking
-from features.store.redis_replies import answering, good
+from features.store.redis_replies import answering, good, pages
 from features.store.redis_scripts import APPLY_ITEMS, APPLY_USERS, BEAT, SWEEP, SWEPT, Call, Script, run
+from features.store.redis_tombstones import carry
 from features.tombstone import name as tombstone_name
 
 MISSING = -2
@@ -63,7 +64,7 @@ class RedisStore:
     def open(self, domain: Domain) -> Layout:
         meta = self._meta.settle(domain)
         self._prefixes = names.prefixes(self._app, self._meta.generation, self._count)
-        self._salt = names.salt_of(meta, generation=self._meta.generation)
+        self._salt = names.salt_of(meta)
         self._user_ttl_s = names.ttl_s(domain.user_retention_ms)
         self._item_ttl_s = names.ttl_s(domain.item_retention_ms)
         self._columns = len(domain.columns)
@@ -153,6 +154,10 @@ class RedisStore:
                 total[counter.decode()] = total.get(counter.decode(), 0) + int(count)
         return total
 
+    def users(self) -> Iterator[list[int]]:
+        for page in pages(self._wire, f"*:{self._app}:{self._meta.generation}:u:*"):
+            yield [int(key[-16:], 16) for key in page]
+
     def read_users(self, users: Sequence[int]) -> list[bytes]:
         return self._read("u", users)
 
@@ -174,12 +179,7 @@ class RedisStore:
     def sweep(self, due: Mapping[int, Mapping[int, bytes]]) -> Iterator[int]:
         yield self._swept({shard: sweeps.listed(users) for shard, users in due.items()}, due)
         tags = {prefix: shard for shard, prefix in enumerate(self._prefixes) if shard in due}
-        pages = self._wire.pages(f"*:{self._app}:{self._meta.generation}:s:*")
-        while True:
-            with answering():
-                page = next(pages, None)
-            if page is None:
-                break
+        for page in pages(self._wire, f"*:{self._app}:{self._meta.generation}:s:*"):
             yield self._swept(sweeps.by_shard(page, tags), due)
         self._scripts(SWEPT, [(f"{self._prefixes[shard]}hwm", sweeps.done(users)) for shard, users in due.items()])
 
@@ -254,6 +254,17 @@ class RedisStore:
     def generations(self) -> Generations:
         """The generations of this app, over this store's wire."""
         return Generations(self._wire, app=self._app)
+
+    def carry(self, source: int) -> Iterator[int]:
+        """Adds the tombstones of generation `source` to this one's, page by page: how many lie there. `CARRIED` has to
+        have begun here. To begin again is always safe.
+        """
+        meta = self._meta.read()
+        others = names.prefixes(self._app, source, int(meta.get(f"shards:{source}", "0")))
+        for page in pages(self._wire, f"*:{self._app}:{source}:f:*"):
+            with answering():
+                count = carry(self._wire, page, source=others, target=self._prefixes)
+            yield count
 
     def close(self) -> None:
         self._wire.close()

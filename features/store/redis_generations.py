@@ -86,17 +86,21 @@ class Generations:
         if self.look().lease.startswith(f"{owner} "):
             self._commands(("DEL", self._lease))
 
-    def remove(self, generation: int) -> int:
-        """Deletes all keys of a generation that does not serve, page by page; returns how many.
-
-        The marks go first: from then on no writer that still holds the generation can write to it.
+    def seal(self, generation: int) -> int:
+        """Takes the marks of a generation that does not serve: no writer that still holds it can write to it from then
+        on. Returns how many keys went.
         """
         meta = self.look().meta
         if generation == names.serving(meta):
             raise ValueError(f"generation {generation} serves")
         shards = int(meta.get(f"shards:{generation}", meta.get("shards", "0")))
         prefixes = names.prefixes(self._app, generation, shards)
-        removed = sum(self._commands(*(("UNLINK", f"{prefix}hwm") for prefix in prefixes))) if prefixes else 0
+        return sum(self._commands(*(("UNLINK", f"{prefix}hwm") for prefix in prefixes))) if prefixes else 0
+
+    def remove(self, generation: int) -> int:
+        """Deletes all keys of a generation that does not serve, page by page; returns how many."""
+        removed = self.seal(generation)
+        meta = self.look().meta
         with answering():
             for page in self._wire.pages(f"*:{self._app}:{generation}:*"):
                 removed += sum(good(self._wire.exchange([("UNLINK", key) for key in page])))

@@ -53,7 +53,7 @@ class Meta:
             f"format:{generation}": names.FORMAT,
             f"shards:{generation}": str(self._shards),
             f"columns:{generation}": names.columns_text(domain.columns),
-            f"salt:{generation}": token_hex(16),
+            "salt": token_hex(16),
         }
         absent = {field: value for field, value in fixed.items() if field not in meta}
         for field, value in absent.items():  # none for those who only look at a state, and may not write

@@ -14,7 +14,7 @@ from features.store.redis_wire import Wire
 
 READS = ("GET", "HEXISTS", "HGET", "HGETALL", "HMGET", "MGET", "ZRANGE")
 WRITES = (
-    "APPEND", "DEL", "EXISTS", "EXPIRE", "GETRANGE", "HDEL", "HINCRBY", "HLEN", "HSET", "HSETNX", "SET", "SETRANGE",
+    "APPEND", "DEL", "EXISTS", "EXPIRE", "GETRANGE", "HDEL", "HINCRBY", "HLEN", "HSET", "HSETNX", "SET", "SETRANGE", "TTL",
     "UNLINK", "ZADD", "ZCARD", "ZREM", "ZREMRANGEBYRANK",
 )  # fmt: skip
 KEYLESS = ("CLUSTER|SLOTS", "INFO", "SCAN")

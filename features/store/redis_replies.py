@@ -14,6 +14,7 @@ from typing import Any
 import redis
 
 from features.store.port import StoreAway, StoreRefused
+from features.store.redis_wire import Wire
 
 _NOT_NOW = ("OOM", "READONLY", "LOADING", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS")
 _NOT_NOW_KINDS = (
@@ -33,6 +34,17 @@ def good(replies: list[Any]) -> list[Any]:
         if isinstance(reply, Exception):
             raise reply
     return replies
+
+
+def pages(wire: Wire, pattern: str) -> Iterator[list[str]]:
+    """`wire.pages`, each page under `answering`."""
+    found = wire.pages(pattern)
+    while True:
+        with answering():
+            page = next(found, None)
+        if page is None:
+            return
+        yield page
 
 
 def is_unknown_script(reply: Any) -> bool:

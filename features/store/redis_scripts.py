@@ -23,6 +23,7 @@ class Script:
 
 APPLY_USERS = Script("apply_users.lua")
 APPLY_ITEMS = Script("apply_items.lua")
+CARRY = Script("carry.lua")
 BEAT = Script("beat.lua")
 SWEEP = Script("sweep.lua")
 SWEPT = Script("swept.lua")

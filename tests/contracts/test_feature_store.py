@@ -74,6 +74,14 @@ def test_marks_begin_before_the_start_and_are_missing_before_that(store):
     assert store.started_at(PART) == 10
 
 
+def test_users_are_all_who_have_a_log(store):
+    puts = [(user, b"", log_of(1)) for user in (A, B)]
+    store.commit_users(
+        PART, [UserCall(0, 9, 20, puts), UserCall(1, 9, 20, [(7, b"", log_of(1))], tombstones=[(9, b"x")])]
+    )
+    assert {user for page in store.users() for user in page} == {A, B, 7}
+
+
 def test_a_user_call_writes_logs_counts_and_its_mark(store):
     call = UserCall(0, 9, 20, [(A, b"", log_of(1)), (B, b"", log_of(2))], {"applied:t": 2})
     assert store.commit_users(PART, [call]) == [Reply(applied=True, mark=20)]

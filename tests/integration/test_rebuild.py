@@ -12,7 +12,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from features.facts import Fact, Forget
+from features.ids import hash64
+from features.state import State
 from features.store.layout import prefixes
+from features.store.port import Part
+from features.tombstone import Tombstone, name, pack
 from pipeline import rebuild as module
 from pipeline.app import open_store
 from pipeline.cli import main
@@ -21,6 +26,7 @@ from pipeline.embedded import free_port
 from pipeline.kafka.slices import LogRecord
 from pipeline.lease import Lease
 from tests.integration.worlds import World, action, now_ms, traffic, wait
+from tests.key_scan import connected, holding
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(300)]
 NAMES = count()
@@ -29,6 +35,7 @@ NAMES = count()
 @pytest.fixture
 def world(servers, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "GRACE_S", 1.5)  # a worker's heartbeat is 0.3 s here
+    monkeypatch.setattr(module, "RESTORE_S", 1.5)
     made = World(servers.bootstrap, servers.redis_url, tmp_path, f"rb{os.getpid()}x{next(NAMES)}", free_port())
     yield made
     made.stop()
@@ -210,3 +217,85 @@ def test_a_second_rebuild_is_refused_while_one_is_at_work(world, monkeypatch):
     store.close()
     assert result.exit_code == 2
     assert "a rebuild is at work: somebody:1:x" in result.stderr
+
+
+def forget_once(world, user):
+    """The serving state forgets a user by a null that no topic holds any more: retention dropped it."""
+    store = world.opened()
+    state, gone = State(store, world.settings.domain), Part("gone", 0)
+    offset = state.resume(gone, committed=None, log_start=0).hold_to + 1
+    state.apply(gone, [Fact(offset, Forget(user, now_ms()))], last=offset)
+    store.close()
+
+
+def test_who_was_forgotten_by_a_null_that_is_gone_stays_so_though_folder_and_topics_hold_the_user(world, tmp_path):
+    world.publish("user_actions", traffic(400, seed="a"))
+    shown = {"impression_id": "s1", "user_id": "u3", "item_ids": ["i1", "i2"], "ts_ms": now_ms()}
+    world.publish("impressions", [("u3", json.dumps(shown).encode())])
+    folder = tmp_path / "log"
+    write(folder, [("user_actions", value) for _, value in traffic(400, seed="f")])
+    for user in ("u3", "u4", "nobody-yet"):
+        forget_once(world, user)
+    rebuild(world, str(folder))
+    with connected(world.redis_url) as client:
+        for user in ("u3", "u4"):
+            assert not holding(client, user, of=world.name)
+        assert holding(client, "u5", of=world.name)
+    assert world.counts()["applied:user_actions"] == 400  # anonymous counts stay
+    assert world.counts()["applied:folder/user_actions"] == 400
+    old = now_ms() - 60_000
+    world.start()
+    world.publish(
+        "user_actions", [action(f"late-{user}", user, "i1", ts_ms=old) for user in ("u3", "u4", "nobody-yet")]
+    )
+    wait(lambda: world.counts().get("repeated:user_actions") == 3, 60, world.logs)
+    with connected(world.redis_url) as client:
+        assert not holding(client, "nobody-yet", of=world.name)
+    assert rebuild(world, str(folder), "--anew")["generation"] == {"from": 2, "to": 3}  # and once more, from there
+    with connected(world.redis_url) as client:
+        assert not holding(client, "u3", of=world.name)
+
+
+def test_where_the_topics_hold_the_nulls_the_digest_is_that_of_a_replay(world):
+    records = traffic(600, seed="a")
+    world.publish("user_actions", [*records[:300], ("u3", None), *records[300:]])
+    rebuild(world)
+    report = rebuild(world)  # from a state that has forgotten u3
+    assert report["generation"] == {"from": 2, "to": 3}
+    assert report["digest"] == world.digest() == world.replayed_digest()
+
+
+def test_what_a_rebuild_left_goes_with_anew_and_the_old_state_stays_with_keep_old_until_it_is_cleaned(world):
+    world.publish("user_actions", traffic(300, seed="a"))
+    rebuild(world)
+    store = open_store(world.settings)
+    standing = store.generations().look()
+    with Lease(world.settings, "somebody:1:x", standing, standing.next):  # and died
+        begun = open_store(world.settings, generation=standing.next)
+        begun.open(world.settings.domain)
+        begun.begin(Part("folder/items", 0), 0)
+        begun.close()
+    store.close()
+    assert world.keys(3)
+    assert "died while it filled generation 3" in doctor(world)
+    kept = world.keys(2)
+    report = rebuild(world, "--anew", "--keep-old")
+    assert (report["generation"], report["went_on"], report["removed"]) == ({"from": 2, "to": 4}, False, 0)
+    assert not world.keys(3)
+    assert set(world.keys(2)) >= set(kept)
+    assert "generation 2 serves no more" in doctor(world)
+
+    salt, shards = bytes.fromhex(world.meta()["salt"]), world.settings.redis.shards
+    prefix = prefixes(world.name, 2, shards)[hash64("u3") % shards]
+    with world.wire() as redis:  # a worker that had not moved over yet
+        redis.exchange([("SET", f"{prefix}f:{name(hash64('u3'), salt)}", pack(Tombstone(now_ms())), "EX", 1_000)])
+    assert rebuild(world, "--clean")["removed"] >= len(kept)
+    assert not world.keys(2)
+    assert "serves no more" not in doctor(world)
+    with connected(world.redis_url) as client:
+        assert not holding(client, "u3", of=world.name)
+    assert rebuild(world, "--clean") == {"removed": 0}
+
+
+def doctor(world):
+    return CliRunner().invoke(main, ["--config", str(world.config), "doctor"]).output

@@ -5,6 +5,7 @@ import os
 import pytest
 from click.testing import CliRunner
 
+from pipeline import rebuild
 from pipeline.cli import main
 from pipeline.embedded import EmbeddedError, free_port
 from tests.conftest import unavailable
@@ -36,6 +37,7 @@ def said(world, *words):
 def test_a_worker_runs_as_the_deployed_user_over_tls_and_stops_with_a_clear_word_when_it_is_refused(
     broker, tls, name, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(rebuild, "GRACE_S", 1.5)  # a worker's heartbeat is 0.3 s here
     settings = {
         "USERNAME": "headrace",
         "PASSWORD": PASSWORD,
@@ -56,6 +58,10 @@ def test_a_worker_runs_as_the_deployed_user_over_tls_and_stops_with_a_clear_word
         assert "ok     redis:" in examined
         assert "ok     permissions:" in examined
         assert PASSWORD not in examined + world.logs()
+        rebuilt = said(world, "rebuild")
+        assert rebuilt.exit_code == 0, rebuilt.output
+        assert world.replayed_digest() in rebuilt.output
+        world.wait_for_log("moved to another generation")
 
         with tls.nodes[0].client() as admin:  # a running worker
             admin.execute_command("ACL", "SETUSER", "headrace", "-hget", "-hmget")

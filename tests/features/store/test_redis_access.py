@@ -18,6 +18,7 @@ from features.store.port import Part, StoreAway, StoreRefused
 from features.store.redis import RedisStore
 from features.store.redis_dial import NOBODY
 from features.store.redis_permissions import KEYLESS, READS, SCRIPTED, WRITES, users
+from pipeline.carry import carry
 from pipeline.embedded import EmbeddedError, find_redis
 from tests.certificates import Authority
 from tests.conftest import unavailable
@@ -112,7 +113,9 @@ def test_the_worker_s_user_may_all_that_a_worker_s_life_needs(opened):
     generations.claim("me", instead_of=1, building=2)
     generations.remember(2, "these topics")
     following = opened(generation=2)
-    go_on(State(following, DOMAIN), facts, 50, 40)
+    rebuilt = State(following, DOMAIN)
+    go_on(rebuilt, facts, 50, 40)
+    assert carry(following, rebuilt, 1) == 1
     generations.flip("me", instead_of=1, building=2)
     generations.let_go("me")
     assert generations.remove(1) > 10
