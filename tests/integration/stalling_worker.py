@@ -25,7 +25,10 @@ def _is_time() -> bool:
 
 async def _fetch_nothing(self: Any, *args: Any, **kwargs: Any) -> Any:
     """As in the open issues: the consumer runs, is assigned, and has nothing to give."""
-    return {} if _is_time() else await _fetch(self, *args, **kwargs)
+    if _is_time():
+        return {}
+    fetched = await _fetch(self, *args, **kwargs)
+    return {} if _is_time() else fetched  # one that was under way could take all there is along: no stall
 
 
 async def _block_loop(self: Any, *args: Any, **kwargs: Any) -> Any:
