@@ -58,8 +58,8 @@ def clip(store: FeatureStore, layout: Layout) -> Iterator[int]:
 
 
 def _page(work: _Work, users: Sequence[int]) -> int:
-    """Sweeps are ordered before the logs are written, for one that dies in between, and after: for an item phase that
-    was under way and knew nothing yet.
+    """Sweeps are ordered before the logs are written, for one that dies in between, and after: for a redo that read a
+    log just before, and whose items come when the first sweep is done.
     """
     written, waiting = 0, list(users)
     for _ in range(TRIES_MAX):

@@ -29,9 +29,8 @@ class Part(NamedTuple):
     partition: int
 
 
-CARRIED = Part(
-    "carried/", 0
-)  # no topic has such a name: its marks fence what comes of another generation, not of a log
+# No topic has such a name: the part's marks fence what comes of another generation, and of no log.
+CARRIED = Part("carried/", 0)
 
 
 class StateLost(RuntimeError):

@@ -154,6 +154,54 @@ class Between(RacingStore):
         return self.store.commit_items(part, calls)
 
 
+def test_a_redo_that_read_the_log_just_before_leaves_no_trace_after_the_sweep():
+    """The sweep that was ordered first is done, the worker knows of it, and its redo has nothing to write to the log."""
+    store = MemoryStore(4)
+    state = filled(store)
+    again = [Fact(120, UserAction("x", "u2", "i1", "view", T_MS + 130))]
+    dying = State(NoItems(store, []), DOMAIN)
+    dying.resume(PART, committed=120, log_start=0)
+    with pytest.raises(StoreAway):
+        dying.apply(PART, again, last=120)
+    remember(store, "u2", T_MS + 1_000)
+    assert sum(clip(Meanwhile(store, again), state.layout)) == 1
+    assert listed(store, "u2")
+    while state.sweep() is not None:
+        pass
+    assert not listed(store, "u2")
+
+
+class NoItems(RacingStore):
+    """Dies between the phases."""
+
+    def commit_items(self, part, calls):
+        raise StoreAway("it died")
+
+
+class Meanwhile(RacingStore):
+    """Just before the log is written the sweep is done, and a worker reads the log; afterwards it goes on."""
+
+    def __init__(self, store, again):
+        super().__init__(store, [])
+        self.again = again
+
+    def commit_users(self, part, calls):
+        if not calls[0].epoch:  # not known yet: refused
+            return self.store.commit_users(part, calls)
+        replies = []
+        store = RacingStore(self.store, [])
+        worker = State(store, DOMAIN)
+        for each in (PART, SHOWN):
+            worker.resume(each, committed=6, log_start=0)
+        while worker.sweep() is not None:
+            pass
+        near = next(user for user in map(str, range(99)) if hash64(user) % 4 == hash64("u2") % 4)
+        worker.apply(SHOWN, [Fact(6, Impression("l6", near, ["i1"], T_MS))], last=6)  # learns both epochs
+        store.others.append(lambda: replies.extend(self.store.commit_users(part, calls)))
+        worker.apply(PART, self.again, last=120)
+        return replies
+
+
 def test_lost_marks_are_waited_for_and_a_damaged_log_names_no_user():
     store = MemoryStore(4)
     state = filled(store)

@@ -236,7 +236,8 @@ def test_who_was_forgotten_by_a_null_that_is_gone_stays_so_though_folder_and_top
     write(folder, [("user_actions", value) for _, value in traffic(400, seed="f")])
     for user in ("u3", "u4", "nobody-yet"):
         forget_once(world, user)
-    rebuild(world, str(folder))
+    report = rebuild(world, str(folder))
+    assert report["digest"] == world.digest()  # before it served they were gone
     with connected(world.redis_url) as client:
         for user in ("u3", "u4"):
             assert not holding(client, user, of=world.name)
