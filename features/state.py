@@ -18,6 +18,7 @@ that the user's session entries have to go, and `sweep` removes them, page by pa
 in the same log is in the items first, so that a redo need not know what the log held. Each shard counts its changes of
 tombstones, once for each phase (its epoch), and refuses a call that knows an older count: a worker that was between its
 reads or phases reads the tombstones again, and adds no session entry of the forgotten user after the sweep began.
+Whoever met an absent store takes no epoch for known: the count may have gone back, and come to the same number again.
 
 Limits, stated: a repeat older than the 256 newest events of its user (64 newest impressions) is not recognised. In a
 cluster whose nodes lose tails of different age, an event that came through two partitions may count twice or not at
@@ -28,9 +29,10 @@ partition when another partition forgot its user, may count once more if its wor
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import wraps
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +63,10 @@ from features.store.port import (
 
 __all__ = ["Applied", "Fact", "Forget", "Gone", "Record", "Resume", "State"]
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+UNKNOWN = -1  # of an epoch: the call is refused, and says which it is
 LAG_MAX = 1_000  # offsets that a shard's mark may lie behind before a batch moves it
 TRIES_MAX = 64  # rounds of one phase: each is lost only to another writer's progress
 VALUES_CACHED_MAX = 1 << 16
@@ -115,6 +121,20 @@ class _Batch:
     folded: dict[str, Folded] = field(default_factory=dict)
 
 
+def _doubting(call: Callable[Concatenate[State, P], T]) -> Callable[Concatenate[State, P], T]:
+    """Has a store that was away doubted."""
+
+    @wraps(call)
+    def doubted(state: State, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return call(state, *args, **kwargs)
+        except StoreAway:
+            state.doubt()
+            raise
+
+    return doubted
+
+
 class State:
     """Drives one store. One thread; many parts. `values_of_items` gives the attribute lists and rings of items by
     hash; by default it reads the items' records.
@@ -132,6 +152,14 @@ class State:
         listed = any(attribute.candidates or attribute.rate for attribute in domain.attributes)
         self._values_of = values_of_items or (self._values_of_records if listed else _no_values)
 
+    def doubt(self) -> None:
+        """Call it where somebody else met an absent store. One that comes back without its newest writes has a smaller
+        epoch, and what is done again would bring it up to the one that is known here, unseen.
+        """
+        for epochs in self._epochs.values():
+            epochs[:] = [UNKNOWN] * len(epochs)
+
+    @_doubting
     def resume(self, part: Part, *, committed: int | None, log_start: int) -> Resume:
         """Takes a part: loads its marks, beginning it at `log_start` if it never began.
 
@@ -163,6 +191,7 @@ class State:
         """The next offset that is not yet applied everywhere."""
         return self._held[part].done + 1
 
+    @_doubting
     def apply(self, part: Part, facts: Sequence[Fact], *, last: int) -> Applied:
         """Applies facts in ascending order of offset; offsets up to `last` without a fact hold nothing.
 
@@ -189,6 +218,7 @@ class State:
             users.update(batch.blobs)
         return Applied(np.concatenate(fresh), users)
 
+    @_doubting
     def sweep(self) -> int | None:
         """Goes on removing the session entries of forgotten users, a page: how many it removed, None: nothing to do.
 
@@ -208,6 +238,7 @@ class State:
             self._sweep = None
             raise
 
+    @_doubting
     def beat(self) -> None:
         """Verifies all marks of all held parts, and moves those that had nothing to do.
 

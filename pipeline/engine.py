@@ -90,6 +90,13 @@ class Engine:
         """One ranking per question, in order. Raises only what the store raises: a bug answers with its cause."""
         self.view.advance(wall_ms=wall_ms, freshness_times=effort.freshness_times)
         try:
+            return self._rank_all(questions, effort)
+        except StoreAway:
+            self.state.doubt()
+            raise
+
+    def _rank_all(self, questions: Sequence[Question], effort: Effort) -> list[Ranked]:
+        try:
             return self._rank(questions, effort)
         except (StoreAway, StateLost, StateForeign):
             raise

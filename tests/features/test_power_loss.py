@@ -4,11 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from features.ids import hash64
 from features.state import Fact, Forget, State
 from features.store.memory import MemoryStore
 from features.store.port import StateLost, StoreAway
-from tests.faulty_stores import PowerLoss
-from tests.features.test_forgetting import check, counted, forgetful_logs, swept
+from tests.faulty_stores import PowerLoss, Wrapped, lose_tail, snapshot
+from tests.features.test_forgetting import OTHER, Between, check, counted, entries, forgetful_logs, names_u1, swept
 from tests.features.test_state import ACTIONS, DOMAIN, SHARDS, START_MS, action, batches_of, redo_from
 
 
@@ -57,3 +58,78 @@ def test_what_was_refused_before_the_loss_is_refused_after_it(lost):
         live_patiently(state, [facts[:2], facts[2:]])
         swept(state)
         check(store, log)
+
+
+class Away(Wrapped):
+    def beat(self, beats):
+        raise StoreAway("connection lost")
+
+
+def u1_is_forgotten_again(phase):
+    """A worker with an event of u1, which another forgets anew before the write of `phase`: what was known of that is lost."""
+    store = MemoryStore(SHARDS)
+    first, second = State(store, DOMAIN), State(store, DOMAIN)
+    first.resume(ACTIONS, committed=None, log_start=0)
+    second.resume(OTHER, committed=None, log_start=0)
+    taken = snapshot(store)
+
+    def forget(state):
+        state.apply(ACTIONS, [Fact(0, Forget("u1", START_MS + 5))], last=0)
+        swept(state)
+
+    forget(first)
+    others = [f"u{at}" for at in range(2, 40) if hash64(f"u{at}") % SHARDS == hash64("u1") % SHARDS]
+    for offset, user in enumerate(others[:8]):  # from which the second learns the epochs of all shards
+        second.apply(OTHER, [Fact(offset, action(offset, int(user[1:]), offset, "view", START_MS))], last=offset)
+    lose_tail(store, taken, range(SHARDS))
+    second._store = Away(store)
+    with pytest.raises(StoreAway):
+        second.beat()
+    again = State(store, DOMAIN)
+    again.resume(ACTIONS, committed=1, log_start=0)
+    second._store = Between(store, **{phase: [lambda: forget(again)]})
+    second.resume(OTHER, committed=None, log_start=0)
+    second.apply(OTHER, [Fact(9, action(9, 1, 3, "view", START_MS))], last=9)
+    return store
+
+
+def test_who_was_forgotten_again_after_a_loss_has_no_log_by_an_event_under_way():
+    store = u1_is_forgotten_again("users")
+    assert not store.scan("u")
+    assert not entries(store)
+
+
+def test_who_was_forgotten_again_after_a_loss_is_not_listed_by_an_event_under_way():
+    assert not names_u1(u1_is_forgotten_again("items"))
+
+
+@pytest.mark.parametrize("later", [(), (61,)])
+def test_an_event_of_two_partitions_counts_once_whichever_is_done_again_first_after_a_loss(later):
+    """A heartbeat or a next batch comes before the loss shows: it must not move marks over what has to be done again."""
+    user = next(number for number in range(1, 99) if hash64(f"u{number}") % SHARDS == 0)
+    other = next(number for number in range(1, 99) if hash64(f"u{number}") % SHARDS)
+    event = action(1, user, 3, "view", START_MS)
+    logs = {OTHER: [Fact(7, event)], ACTIONS: [Fact(60, event)]}
+    rest = [Fact(offset, action(offset, other, 3, "view", START_MS)) for offset in later]
+    store = MemoryStore(SHARDS)
+    state = State(store, DOMAIN)
+    for part in (ACTIONS, OTHER):
+        state.resume(part, committed=None, log_start=0)
+    taken = snapshot(store)
+    for part, facts in logs.items():
+        state.apply(part, facts, last=facts[-1].offset)
+    lose_tail(store, taken, range(SHARDS))
+    logs[ACTIONS] += rest
+
+    def go_on():
+        if rest:
+            state.apply(ACTIONS, rest, last=rest[-1].offset)
+        state.beat()
+
+    with pytest.raises(StateLost):
+        go_on()
+    for part in (ACTIONS, OTHER):
+        resume = state.resume(part, committed=1000, log_start=0)
+        if facts := [fact for fact in logs[part] if fact.offset >= resume.start]:
+            state.apply(part, facts, last=facts[-1].offset)
+    check(store, [event, *(fact.record for fact in rest)])

@@ -12,7 +12,7 @@ from features.ids import hash64
 from features.schema import Reason, Recommendation, RecommendationRequest, UserAction
 from features.state import State
 from features.store.memory import MemoryStore
-from features.store.port import Part
+from features.store.port import Part, StoreAway
 from features.view import StateView
 from pipeline.answers import Stamp, encoded, recommendation, served, without_answer
 from pipeline.engine import Batch, Engine, OutOfTurn
@@ -141,6 +141,25 @@ def test_a_bug_in_one_ranking_leaves_the_others_and_still_answers(engine):
     assert causes["u3"] == "internal error: ZeroDivisionError"
     assert causes["u4"] != causes["u3"]
     assert REGISTRY.get_sample_value("headrace_answer_failures_total") == before + 1
+
+
+class Away:
+    """A path whose store is away."""
+
+    def __init__(self, path):
+        self.catalog, self.looks_at_users = path.catalog, path.looks_at_users
+
+    def recommend(self, queries, *, effort):
+        raise StoreAway("connection lost")
+
+
+def test_an_answer_that_meets_an_absent_store_has_the_state_doubt_it(engine, monkeypatch):
+    questions = engine.apply(batch(*traffic()), **ALWAYS).questions
+    doubts = []
+    monkeypatch.setattr(engine.state, "doubt", lambda: doubts.append(1))
+    with pytest.raises(StoreAway):
+        replace(engine, recommender=Away(engine.recommender)).answer(questions, wall_ms=NOW)
+    assert doubts == [1]
 
 
 def test_a_record_that_goes_out_reads_back(engine):
