@@ -93,6 +93,14 @@ class WorkerEdge:
                     resume = await self._store.patiently(
                         "start", engine.state.resume, part, committed=committed, log_start=log_start
                     )
+                    if committed is not None and committed < log_start:  # applied all, else the state had refused
+                        log.warning(
+                            "the log lost records before they were answered",
+                            topic=part.topic,
+                            partition=part.partition,
+                            unanswered_from=committed,
+                            log_start=log_start,
+                        )
                     self._progress.begin(part, committed=committed, start=resume.start)
                     self.desk.place(part, start=resume.start)
                     return resume

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
+from structlog.testing import capture_logs
 
 from features.state import Resume
 from features.store.port import Part, StateMoved
@@ -102,6 +103,14 @@ async def test_a_part_is_watched_from_its_placement_on(edge):
     edge.desk.engine.state.start = 5
     await edge.start(PART, committed=5, log_start=0)
     assert edge.desk.given == {PART: 4}
+
+
+@pytest.mark.parametrize(("committed", "said"), [(None, 0), (3, 1), (5, 0)])
+async def test_records_that_the_log_lost_before_they_were_answered_are_told(edge, committed, said):
+    edge.desk.engine.state.start = 5
+    with capture_logs() as lines:
+        await edge.start(PART, committed=committed, log_start=5)
+    assert [line.get("unanswered_from") for line in lines] == [committed] * said
 
 
 async def test_a_released_part_is_not_watched(edge):
