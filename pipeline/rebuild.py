@@ -18,7 +18,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -32,6 +32,7 @@ from features.digest import digest
 from features.schema import INPUT_TOPICS
 from features.state import State
 from features.store.layout import FORMAT
+from features.store.port import StateMoved
 from features.store.redis import RedisStore
 from features.store.redis_generations import LEASE_MS, Generations, Standing
 from pipeline.app import open_store
@@ -132,7 +133,9 @@ def clean(settings: Settings, *, keep_old: bool = False, say: Say = lambda _, __
         if keep_old:
             return 0
         if standing.building is not None and not standing.lease:
-            gone.append(standing.building)
+            with suppress(StateMoved):  # somebody has just gone on with it
+                patiently(partial(generations.abandon, standing.building), on_wait=say)
+                gone.append(standing.building)
         if gone:
             say(f"removing generation {', '.join(map(str, gone))}")
         return sealed + _remove(generations, gone, say)

@@ -13,6 +13,11 @@ local building = redis.call('HGET', KEYS[1], 'building')
 if building and building ~= ARGV[5] and building ~= ARGV[6] then
   return 'generation ' .. building .. ' of the state is being built, no longer ' .. ARGV[6]
 end
+-- numbers are never used again: one up to the newest that is not being built was given up, or serves, or served
+local newest = tonumber(redis.call('HGET', KEYS[1], 'newest') or '1')
+if building ~= ARGV[6] and newest >= tonumber(ARGV[6]) then
+  return 'generation ' .. ARGV[6] .. ' of the state was given up meanwhile'
+end
 redis.call('SET', lease, ARGV[1] .. ' ' .. ARGV[2], 'PX', ARGV[3])
 redis.call('HSET', KEYS[1], 'building', ARGV[6], 'newest', ARGV[6])
 return ''

@@ -162,8 +162,12 @@ def check_place(meta: Mapping[str, str], *, generation: int, instead_of: int | N
     expected = str(generation if instead_of is None else instead_of)
     if (found := meta.get("generation", expected)) != expected:
         raise StateMoved(f"generation {found} of the state serves, no longer {expected}")
-    if instead_of is not None and (built := meta.get("building", str(generation))) != str(generation):
+    if instead_of is None:
+        return
+    if (built := meta.get("building", str(generation))) != str(generation):
         raise StateMoved(f"generation {built} of the state is being built, no longer {generation}")
+    if "building" not in meta and int(meta.get("newest", "0")) >= generation:
+        raise StateMoved(f"generation {generation} of the state was given up meanwhile")
 
 
 def check_meta(meta: Mapping[str, str], *, shards: int, generation: int, columns: tuple[str, ...]) -> None:

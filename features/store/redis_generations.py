@@ -19,8 +19,10 @@ from features.store.redis_wire import Wire
 
 LEASE_MS = 5_000  # safe at any length: who lost it while asleep can neither write nor flip when it wakes up
 
+ABANDON = Script("abandon.lua")
 CLAIM = Script("claim.lua")
 FLIP = Script("flip.lua")
+LET_GO = Script("let_go.lua")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,14 @@ class Generations:
 
     def let_go(self, owner: str) -> None:
         """Gives the lease back; what is being built can be gone on with at once."""
-        if self.look().lease.startswith(f"{owner} "):
-            self._commands(("DEL", self._lease))
+        self._script(LET_GO, [owner])
+
+    def abandon(self, building: int) -> None:
+        """Gives up what was being built, before it is removed: a rebuild that slept is refused when it wakes.
+
+        Raises `StateMoved` when a rebuild is at work.
+        """
+        self._script(ABANDON, [building])
 
     def seal(self, generation: int) -> int:
         """Takes the marks of a generation that does not serve: no writer that still holds it can write to it from then
@@ -104,10 +112,7 @@ class Generations:
         with answering():
             for page in self._wire.pages(f"*:{self._app}:{generation}:*"):
                 removed += sum(good(self._wire.exchange([("UNLINK", key) for key in page])))
-        gone = names.fields_of(meta, generation)
-        if meta.get("building") == str(generation):
-            gone.append("building")
-        if gone:
+        if gone := names.fields_of(meta, generation):
             self._commands(("HDEL", self._meta, *gone))
         return removed
 

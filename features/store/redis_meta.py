@@ -76,7 +76,8 @@ class Meta:
         """Raises `StateMoved` where another generation serves than when this was opened."""
         if not self._settled:
             return
-        found = zip(("generation", "building"), self._one("HMGET", "generation", "building"), strict=True)
+        places = "generation", "building", "newest"
+        found = zip(places, self._one("HMGET", *places), strict=True)
         held = {field: value.decode() for field, value in found if value is not None}
         names.check_place(held, generation=self.generation, instead_of=self._instead_of)
 

@@ -146,6 +146,7 @@ def test_a_removed_generation_that_a_rebuild_left_is_no_longer_being_built(opene
     filled(opened(generation=2), 5)
     generations.let_go("me")
     assert generations.look().lease == ""
+    generations.abandon(2)
     generations.remove(2)
     assert generations.look().building is None
     assert generations.look().next == 3  # who filled 2 may be asleep
@@ -160,3 +161,30 @@ def test_a_redis_that_lost_everything_gets_back_which_generation_is_being_built(
     assert client.hget(meta_key("t"), "building") == b"2"
     assert client.hget(meta_key("t"), "generation") is None
     generations.claim("me", instead_of=1, building=2)
+
+
+def test_a_sleeper_is_refused_after_what_it_built_was_given_up_and_cannot_begin_it_again(opened, client):
+    generations = opened().generations()
+    generations.claim("one", instead_of=1, building=2)
+    sleeper = filled(opened(generation=2), 5)
+    with pytest.raises(StateMoved, match="a rebuild is at work: one"):
+        generations.abandon(2)
+    client.delete(lease_key("t"))  # it sleeps
+    generations.abandon(2)
+    with pytest.raises(StateMoved, match="generation 2 of the state was given up meanwhile"):
+        generations.claim("one", instead_of=1, building=2)
+    with pytest.raises(StateMoved):
+        sleeper.beat()
+    generations.remove(2)
+    assert keys(client, 2) == []
+    generations.claim("two", instead_of=1, building=generations.look().next)
+    assert generations.look().building == 3
+
+
+def test_only_its_owner_gives_the_lease_back(opened):
+    generations = opened().generations()
+    generations.claim("two", instead_of=1, building=2)
+    generations.let_go("one")
+    assert generations.look().lease.startswith("two ")
+    generations.let_go("two")
+    assert generations.look().lease == ""
