@@ -60,6 +60,7 @@ BACKOFF_S_MAX = 5.0
 LOOK_S = 0.2  # how often a wait for the broker looks whether the worker is to stop
 SILENCE_S = 2.0  # a connection that takes longer is said to be waited for
 ANSWER_S = 10.0
+CUT_S = 10.0  # followers of a healthy broker fetch every half second
 DENIED_S = 5.0  # a topic that was denied is tried again all the time: so long without a word, and it is allowed
 GOODBYE_S = 3.0
 IDENTITY = re.compile("[0-9a-f]{16}")  # of a log, as the metadata of a commit
@@ -302,7 +303,7 @@ class Consumer(stock.Consumer):  # type: ignore[misc]
         self._seek_nos: dict[TP, int] = {}
         self._seeks = 0
         self._hold_to: dict[TP, int] = {}
-        self._doubted: set[TP] = set()  # whose log seemed to end before what is applied, by one fetch
+        self._doubted_s: dict[TP, float] = {}  # since when a log seems to end before what is applied
         return SliceThread(self, loop=self.loop, beacon=self.beacon)
 
     # --- where to read from
@@ -348,6 +349,8 @@ class Consumer(stock.Consumer):  # type: ignore[misc]
         for tp in revoked:
             self._seek_nos.pop(tp, None)
             self._unplaced.discard(tp)
+            self._hold_to.pop(tp, None)
+            self._doubted_s.pop(tp, None)
         await self._thread.call_thread(self._thread.forget, tuple(revoked))
         await super().on_partitions_revoked(revoked)
 
@@ -381,14 +384,17 @@ class Consumer(stock.Consumer):  # type: ignore[misc]
         log.info("reading", topic=tp.topic, partition=tp.partition, start=resume.start, hold_to=resume.hold_to)
 
     def _check_end(self, tp: TP) -> None:
-        """Marks beyond the log's end mean that the log was cut: what comes next would be taken for known."""
+        """Marks beyond the log's end mean that the log was cut: what comes next would be taken for known.
+
+        A fetch that was under way before the seek tells an older end, and so does a new leader until its followers have
+        caught up: an end has to stay too low for CUT_S.
+        """
         if (applied := self._hold_to.get(tp)) is None or (end := self._thread.log_end(tp)) is None:
             return
-        if applied >= end and tp not in self._doubted:  # that fetch may have been under way before the seek
-            self._doubted.add(tp)
+        if applied >= end and time.monotonic() - self._doubted_s.setdefault(tp, time.monotonic()) < CUT_S:
             self._thread.forget_end(tp)
             return
-        self._doubted.discard(tp)
+        self._doubted_s.pop(tp, None)
         del self._hold_to[tp]
         if applied >= end:
             self.app.edge.refuse_log(Part(*tp), f"the state has applied offset {applied}, the log ends at {end}")
