@@ -13,8 +13,11 @@ def connected(url):
 
 
 def patterns(user):
-    """What would tell of a user: the id, its hash as 8 bytes and as 16 hex digits."""
-    return user.encode(), hash64(user).to_bytes(8, "big"), f"{hash64(user):016x}".encode()
+    """What would tell of a user: the hash as 8 bytes and as 16 hex digits, and the id, where it has 5 bytes or more: "u3"
+    stands in every other packed time by chance.
+    """
+    hashes = hash64(user).to_bytes(8, "big"), f"{hash64(user):016x}".encode()
+    return (user.encode(), *hashes) if len(user) >= 5 else hashes
 
 
 def holding(client, user, *, of=""):
