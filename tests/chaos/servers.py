@@ -108,10 +108,10 @@ class EmbeddedBroker:
         return self._servers.pids["broker"]
 
     def kill(self) -> None:
-        raise NotImplementedError("the embedded broker keeps its log in memory: kill Apache Kafka")
+        raise EmbeddedError("the embedded broker keeps its log in memory: kill Apache Kafka")
 
     def restart(self) -> None:
-        raise NotImplementedError("the embedded broker keeps its log in memory: kill Apache Kafka")
+        raise EmbeddedError("the embedded broker keeps its log in memory: kill Apache Kafka")
 
     def check(self) -> None:
         self._servers.check()

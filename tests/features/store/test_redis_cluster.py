@@ -64,13 +64,8 @@ def found(store, state):
     return patiently(lambda: digest(store, state.layout, DOMAIN)), store.counts()
 
 
-class Moving(Wrapped):
-    """Before each call somebody moves slots on by a step: opens a move, moves some keys, closes it."""
-
-    def __init__(self, store, cluster, seed):
-        super().__init__(store)
-        self.cluster, self.rng = cluster, random.Random(seed)
-        self.steps, self.closed, self.away = self._moves(), 0, 0
+class Disturbed(Wrapped):
+    """Each call goes through `_amid`, which does something to the cluster before or after."""
 
     def commit_users(self, part, calls):
         return self._amid(lambda: self.store.commit_users(part, calls))
@@ -80,6 +75,15 @@ class Moving(Wrapped):
 
     def read_users(self, users):
         return self._amid(lambda: self.store.read_users(users))
+
+
+class Moving(Disturbed):
+    """Before each call somebody moves slots on by a step: opens a move, moves some keys, closes it."""
+
+    def __init__(self, store, cluster, seed):
+        super().__init__(store)
+        self.cluster, self.rng = cluster, random.Random(seed)
+        self.steps, self.closed, self.away = self._moves(), 0, 0
 
     def _amid(self, call):
         next(self.steps)
@@ -152,21 +156,12 @@ def test_keys_of_a_slot_that_moved_while_they_were_listed_are_not_missed_without
     store.close()
 
 
-class Deadly(Wrapped):
+class Deadly(Disturbed):
     """Kills the node that is next in `at` with -9, before or after a call, and starts it again."""
 
     def __init__(self, store, cluster, at):
         super().__init__(store)
         self.cluster, self.at, self.calls = cluster, at, 0
-
-    def commit_users(self, part, calls):
-        return self._amid(lambda: self.store.commit_users(part, calls))
-
-    def commit_items(self, part, calls):
-        return self._amid(lambda: self.store.commit_items(part, calls))
-
-    def read_users(self, users):
-        return self._amid(lambda: self.store.read_users(users))
 
     def _amid(self, call):
         self.calls += 1
