@@ -210,7 +210,7 @@ class Desk:
         if (effort := self.ladder.effort) is not before:
             telemetry.OVERLOAD.set(self.ladder.below_full)
             log.warning("another effort", effort=effort.name, before=before.name, waiting=round(load.waiting))
-        return effort, self.ladder.go_max
+        return effort, self.ladder.go_max(self.ladder.rung)
 
     def _behind(self, work: Sequence[tuple[Batch, Applied]]) -> float:
         """How many more answers the log asks for behind these batches, if it goes on as in them."""

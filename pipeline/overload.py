@@ -22,8 +22,11 @@ SPELLS_MAX = 4  # quiet spells that a climb waits for, at most
 STEADY_SPELLS = 5  # a fall within so many spells of a climb was that climb's fault
 FIRST_GUESS_S = (1e-4, 1e-3, 1.5e-3, 2e-3, 2e-3)  # an answer on each rung, before any was measured
 COST_MAX_S = 1.0  # an answer that took longer was held up by something, it does not cost that
-NEXT = 0.97  # weight of what was known, for each answer more
-OUTLIER = 5.0  # times what was known: a go that cost more was held up, or it comes again
+KEPT = 15 / 16  # of the weight of what was known, at each go
+GUESSED = 1.0  # goes of GO_FIRST answers, that a first guess weighs
+SPREAD_MIN = 1.0  # variance of the answers a go, below which they tell little of its fixed part
+ANSWER_SHARE_MIN = 0.25  # of what an answer takes all in all: so much at least is not the fixed part's
+OUTLIER = 5.0  # times what was expected
 FADE_S = 30.0  # half-life of a cost that is not measured again
 LN2 = log(2)
 WINDOW_S = 2.0  # over which demand is averaged
@@ -54,23 +57,70 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Seconds an answer takes, from `answers` of them, the last at `measured_s`. A first guess (of none) does not fade."""
+    """What answers take on one rung, in seconds: a fixed part a go (round trips, one look for all) and one an answer.
 
+    Least squares over the goes so far, older ones for less: sums over goes, with `squares` of answers and `products` of
+    answers and seconds. Without the fixed part answers seem the dearer the fewer ask at once: 4.4 ms each in goes of 7,
+    3.0 in goes of 16, measured; a worker at half of what it sustains did not dare to climb. Goes of about one size tell
+    nothing of the fixed part: then there is none. The first guess (nothing `measured`) does not fade.
+
+    >>> cost = Cost.guess(0.002)
+    >>> for answers in (4, 16, 8, 32) * 10:
+    ...     cost = cost.after(answers, 0.020 + 0.001 * answers, 0.0)
+    >>> round(cost.go_s, 2), round(cost.answer_s, 4), round(cost.of(64, 0.0, go_max=32), 2)
+    (0.02, 0.001, 0.1)
+    """
+
+    goes: float
+    answers: float
     seconds: float
+    squares: float
+    products: float
+    measured: int = 0
     measured_s: float = 0.0
-    answers: int = 0
 
-    def at(self, now_s: float) -> float:
-        """What to expect now."""
-        if not self.answers:
-            return self.seconds
-        return self.seconds * exp(-LN2 * max(0.0, now_s - self.measured_s) / FADE_S)
+    @classmethod
+    def guess(cls, answer_s: float) -> Cost:
+        """What to expect before anything was measured."""
+        return cls(
+            goes=GUESSED,
+            answers=GUESSED * GO_FIRST,
+            seconds=GUESSED * GO_FIRST * answer_s,
+            squares=GUESSED * GO_FIRST**2,
+            products=GUESSED * GO_FIRST**2 * answer_s,
+        )
 
-    def after(self, seconds: float, answers: int, now_s: float) -> Cost:
-        """With one more go of so many answers. One answer weighs little: it may have been held up, or the first ever."""
-        weight = 1 - NEXT**answers
-        known = self.seconds + weight * (min(seconds, OUTLIER * self.seconds) - self.seconds)
-        return Cost(min(known, COST_MAX_S), now_s, self.answers + answers)
+    @property
+    def answer_s(self) -> float:
+        """For one answer more in a go."""
+        mean, ratio = self.answers / self.goes, self.seconds / self.answers
+        variance = max(0.0, self.squares / self.goes - mean**2)
+        slope = self.products / self.goes - mean * self.seconds / self.goes
+        return min(max((slope + SPREAD_MIN * ratio) / (variance + SPREAD_MIN), ANSWER_SHARE_MIN * ratio), ratio)
+
+    @property
+    def go_s(self) -> float:
+        """For a go, its answers apart."""
+        return max(0.0, self.seconds - self.answers * self.answer_s) / self.goes
+
+    def of(self, answers: float, now_s: float, *, go_max: int) -> float:
+        """For so many answers, in goes of at most `go_max`, as far as old measurements tell at `now_s`."""
+        fade = exp(-LN2 * max(0.0, now_s - self.measured_s) / FADE_S) if self.measured else 1.0
+        return fade * (answers * self.answer_s + max(answers / go_max, min(answers, 1.0)) * self.go_s)
+
+    def after(self, answers: int, seconds: float, now_s: float) -> Cost:
+        """With one more go. What took OUTLIER times as long as expected was held up, or it comes again."""
+        expected_s = self.go_s + answers * self.answer_s
+        seconds = min(seconds, OUTLIER * expected_s, answers * COST_MAX_S)
+        return Cost(
+            goes=KEPT * self.goes + 1,
+            answers=KEPT * self.answers + answers,
+            seconds=KEPT * self.seconds + seconds,
+            squares=KEPT * self.squares + answers**2,
+            products=KEPT * self.products + answers * seconds,
+            measured=self.measured + answers,
+            measured_s=now_s,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +143,7 @@ class Ladder:
     calm_since_s: float = 0.0
     climbed_s: float = float("-inf")
     spells: int = 1  # that the next climb waits for
-    costs: tuple[Cost, ...] = tuple(map(Cost, FIRST_GUESS_S))
+    costs: tuple[Cost, ...] = tuple(map(Cost.guess, FIRST_GUESS_S))
     answers: Rate = Rate()
 
     @property
@@ -106,14 +156,24 @@ class Ladder:
         """How many rungs below full effort."""
         return TOP - self.rung
 
-    @property
-    def go_max(self) -> int:
-        """How many answers one go may have: about GO_S of them, a few where the price is not known yet."""
-        cost = self.costs[self.rung]
-        if self.effort.is_popular:
+    def go_max(self, rung: int) -> int:
+        """How many answers one go may have: about GO_S of them, a few where the price is not known yet. At least half of
+        a go is answers.
+        """
+        cost = self.costs[rung]
+        if RUNGS[rung].is_popular:
             return POPULAR_GO_MAX
-        most = GO_MAX if cost.answers >= KNOWN_FROM else GO_FIRST
-        return min(most, max(1, int(GO_S / cost.seconds)))
+        most = GO_MAX if cost.measured >= KNOWN_FROM else GO_FIRST
+        return min(most, max(1, int(max(GO_S - cost.go_s, cost.go_s) / cost.answer_s)))
+
+    def takes_s(self, rung: int, answers: float, now_s: float) -> float:
+        """How long so many answers would take on a rung."""
+        return self.costs[rung].of(answers, now_s, go_max=self.go_max(rung))
+
+    def busy(self, rung: int, now_s: float) -> float:
+        """Share of the time that the answers asked for just now would take on a rung, were they to wait for full goes."""
+        a_go = self.go_max(rung)
+        return self.answers.per_s(now_s) * self.takes_s(rung, a_go, now_s) / a_go
 
 
 def met(ladder: Ladder, load: Load, now_s: float) -> Ladder:
@@ -135,7 +195,7 @@ def paid(ladder: Ladder, effort: Effort, answers: int, seconds: float, now_s: fl
     """So many answers took so long."""
     rung = RUNGS.index(effort)
     costs = list(ladder.costs)
-    costs[rung] = costs[rung].after(seconds / answers, answers, now_s)
+    costs[rung] = costs[rung].after(answers, seconds, now_s)
     return replace(ladder, costs=tuple(costs), answers=ladder.answers.plus(answers, now_s))
 
 
@@ -143,11 +203,10 @@ def affordable(ladder: Ladder, load: Load, now_s: float) -> int:
     """The dearest rung, at most the present one, at which all that waits is answered in time; else the cheapest."""
     room_s = max(0.0, load.left_s) * ROOM
     rungs = range(1, ladder.rung + 1)
-    return max((rung for rung in rungs if load.waiting * ladder.costs[rung].at(now_s) <= room_s), default=0)
+    return max((rung for rung in rungs if ladder.takes_s(rung, load.waiting, now_s) <= room_s), default=0)
 
 
 def _may_climb(ladder: Ladder, load: Load, now_s: float) -> bool:
     """Whether the next rung would do with room to spare, for what waits and for what comes a second."""
-    cost_s = ladder.costs[ladder.rung + 1].at(now_s)
-    busy = ladder.answers.per_s(now_s) * cost_s
-    return load.waiting * cost_s <= max(0.0, load.left_s) * CLIMB_ROOM and busy <= BUSY_MAX
+    rung, room_s = ladder.rung + 1, max(0.0, load.left_s) * CLIMB_ROOM
+    return ladder.takes_s(rung, load.waiting, now_s) <= room_s and ladder.busy(rung, now_s) <= BUSY_MAX

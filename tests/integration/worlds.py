@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-from confluent_kafka import Consumer, Message, Producer, TopicPartition
+from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient
 
 from features import schema
@@ -25,7 +25,8 @@ from features.store.port import Part
 from features.store.redis import RedisStore
 from features.store.redis_generations import Generations
 from features.store.redis_wire import Wire
-from pipeline.config import Settings, load
+from pipeline.config import Kafka, Settings, load
+from pipeline.kafka.reading import Reader
 from pipeline.kafka.slices import LogRecord
 from pipeline.kafka.topics import create, load_topics
 from pipeline.reading import Reading, read
@@ -169,21 +170,8 @@ class World:
 
     def messages(self, topic: str) -> list[Message]:
         """Everything in an output topic now."""
-        reader = Consumer({
-            "bootstrap.servers": self.bootstrap, "group.id": "reader", "log_level": 0, "fetch.wait.max.ms": 10,
-            "isolation.level": "read_committed",
-        })  # fmt: skip
-        name = self.prefix + topic
-        parts = reader.list_topics(name, timeout=5).topics[name].partitions
-        reader.assign([TopicPartition(name, part, 0) for part in parts])
-        found: list[Message] = []
-        quiet = 0
-        while quiet < 3:
-            batch = [message for message in reader.consume(1000, timeout=0.15) if message.error() is None]
-            found += batch
-            quiet = 0 if batch else quiet + 1
-        reader.close()
-        return found
+        with Reader(Kafka(bootstrap=self.bootstrap)) as reader:
+            return list(reader.existing(self.prefix + topic))
 
     def recommendations(self) -> list[Recommendation]:
         return [

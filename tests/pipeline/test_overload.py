@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.overload import (
+    ANSWER_SHARE_MIN,
     COST_MAX_S,
     FIRST_GUESS_S,
     SPELLS_MAX,
@@ -25,10 +26,18 @@ from recommender.effort import FULL, RUNGS
 DEADLINE_S, CALM_S = 1.0, 2.0
 NOW_S = 1_000.0
 
-costs = st.one_of(
-    st.just(Cost(2e-3)),
-    st.builds(Cost, st.floats(1e-6, COST_MAX_S), st.floats(0, NOW_S), st.integers(1, 1_000)),
-)
+goes = st.tuples(st.integers(1, 256), st.floats(0, COST_MAX_S), st.floats(0, 1e-2))
+
+
+@st.composite
+def costs(draw):
+    """A price after any goes: (answers, seconds of the go, seconds of an answer)."""
+    cost = Cost.guess(draw(st.floats(1e-6, 1e-2)))
+    for answers, go_s, answer_s in draw(st.lists(goes, max_size=10)):
+        cost = cost.after(answers, go_s + answers * answer_s, draw(st.floats(0, NOW_S)))
+    return cost
+
+
 rates = st.builds(Rate, st.floats(0, 1e5), st.just(NOW_S))
 ladders = st.builds(
     Ladder,
@@ -38,7 +47,7 @@ ladders = st.builds(
     calm_since_s=st.floats(0, NOW_S),
     climbed_s=st.floats(0, NOW_S),
     spells=st.integers(1, SPELLS_MAX),
-    costs=st.tuples(*[costs] * len(RUNGS)),
+    costs=st.tuples(*[costs()] * len(RUNGS)),
     answers=rates,
 )
 loads = st.builds(Load, st.floats(0, 1e6), st.floats(-1, DEADLINE_S))
@@ -54,7 +63,7 @@ def test_more_load_or_less_time_never_gives_a_better_rung_at_once(ladder, load, 
 def test_what_waits_fits_into_the_time_that_is_left_or_the_rung_is_the_cheapest(ladder, load):
     after = met(ladder, load, NOW_S)
     assert 0 <= after.rung <= TOP
-    assert after.rung == 0 or load.waiting * after.costs[after.rung].at(NOW_S) <= max(0.0, load.left_s)
+    assert after.rung == 0 or after.takes_s(after.rung, load.waiting, NOW_S) <= max(0.0, load.left_s)
 
 
 @given(ladders, loads, st.floats(0, 3_600))
@@ -83,14 +92,32 @@ def test_silence_leads_back_to_full_with_the_next_question(ladder):
 
 def test_an_answer_that_was_held_up_for_long_is_not_held_for_dear():
     ladder = paid(Ladder(DEADLINE_S, CALM_S), FULL, 1, 600.0, NOW_S)
-    assert ladder.costs[TOP].seconds < 2 * FIRST_GUESS_S[TOP]
+    assert ladder.costs[TOP].answer_s < 2 * FIRST_GUESS_S[TOP]
 
 
 def test_what_answers_cost_is_known_after_a_few_goes():
     ladder = Ladder(DEADLINE_S, CALM_S)
-    for _ in range(5):
+    for _ in range(10):
         ladder = paid(ladder, FULL, 32, 32 * 0.02, NOW_S)
-    assert ladder.costs[TOP].seconds == pytest.approx(0.02, rel=0.1)
+    assert ladder.takes_s(TOP, 1_000, NOW_S) / 1_000 == pytest.approx(0.02, rel=0.1)
+
+
+@given(goes.filter(lambda go: go[2] > 1e-5))
+def test_the_fixed_part_of_a_go_is_told_apart_where_goes_differ(truth):
+    _, go_s, answer_s = truth
+    cost = Cost.guess(2e-3)
+    for answers in (1, 32, 8, 16) * 30:
+        cost = cost.after(answers, go_s + answers * answer_s, NOW_S)
+    least = ANSWER_SHARE_MIN * (go_s + 57 / 4 * answer_s) / (57 / 4)
+    assert cost.answer_s == pytest.approx(max(answer_s, least), rel=0.2)
+
+
+@given(st.integers(1, 32), st.floats(1e-4, 1.0))
+def test_goes_of_one_size_cost_by_the_answer_alone(answers, go_s):
+    cost = Cost.guess(go_s / answers)
+    for _ in range(50):
+        cost = cost.after(answers, go_s, NOW_S)
+    assert cost.of(answers, NOW_S, go_max=32) == pytest.approx(go_s, rel=0.01)
 
 
 def test_a_deadline_of_a_day_never_asks_for_less():
@@ -100,12 +127,12 @@ def test_a_deadline_of_a_day_never_asks_for_less():
 
 @pytest.mark.parametrize(("cost_s", "answers"), [(2e-3, 25), (1.0, 1), (1e-6, 32)])
 def test_one_go_takes_about_as_long_whatever_an_answer_costs(cost_s, answers):
-    ladder = replace(Ladder(DEADLINE_S, CALM_S), costs=(Cost(cost_s, NOW_S, 100),) * len(RUNGS))
-    assert ladder.go_max == answers
+    cost = replace(Cost.guess(cost_s), measured=100)
+    assert replace(Ladder(DEADLINE_S, CALM_S), costs=(cost,) * len(RUNGS)).go_max(TOP) == answers
 
 
 def test_the_first_go_at_an_unknown_price_is_short():
-    assert Ladder(DEADLINE_S, CALM_S).go_max == 4
+    assert Ladder(DEADLINE_S, CALM_S).go_max(TOP) == 4
 
 
 def test_the_cheapest_rung_is_what_remains_when_there_is_no_time():
@@ -116,10 +143,11 @@ def test_the_cheapest_rung_is_what_remains_when_there_is_no_time():
 class Worker:
     """One agent in simulated time: what it reads is applied, then answered in goes, as `agents.Desk` does it.
 
-    per_answer_s: true costs by rung. taken: (read at, answered at, rung) of each go; rungs: (time, rung).
+    per_answer_s: true costs by rung, per_go_s: of each go. taken: (read at, answered at, rung) of each go; rungs: (time, rung).
     """
 
     per_answer_s: tuple[float, ...] = (5e-5, 1e-3, 1.5e-3, 2e-3, 3e-3)
+    per_go_s: float = 0.0
     apply_s: float = 1e-4
     now_s: float = NOW_S
     waiting: float = 0.0
@@ -145,8 +173,8 @@ class Worker:
         while records:
             left_s = DEADLINE_S - (self.now_s - read_s)
             self.ladder = met(self.ladder, Load(records + self.waiting, left_s), self.now_s)
-            go = min(records, self.ladder.go_max)
-            took_s = go * self.per_answer_s[self.ladder.rung]
+            go = min(records, self.ladder.go_max(self.ladder.rung))
+            took_s = go * self.per_answer_s[self.ladder.rung] + self.per_go_s
             self.now_s += took_s
             self.ladder = paid(self.ladder, self.ladder.effort, go, took_s, self.now_s)
             self.taken.append((read_s, self.now_s, self.ladder.rung))
@@ -175,6 +203,16 @@ def test_ten_times_the_sustainable_rate_for_a_minute_holds_the_deadline_and_then
     worker.run(0.9 * SUSTAINABLE, 60)
     assert worker.ladder.effort is FULL
     assert set(worker.rungs[-1_000:]) == {TOP}
+
+
+def test_at_half_the_sustainable_rate_small_goes_do_not_keep_answers_from_getting_full_again():
+    worker = Worker(per_answer_s=(5e-5, 1.6e-3, 1.6e-3, 1.7e-3, 1.8e-3), per_go_s=0.018)
+    sustainable = 1 / (1.8e-3 + 0.018 / 17 + 1e-4)
+    worker.run(10 * sustainable, 60)
+    worker.run(0.5 * sustainable, 12)
+    worker.taken.clear()
+    worker.run(0.5 * sustainable, 30)
+    assert set(worker.rungs) == {TOP}
 
 
 @pytest.mark.parametrize("full_s", [2e-3, 4e-2])
