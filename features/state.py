@@ -30,9 +30,9 @@ partition when another partition forgot its user, may count once more if its wor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import wraps
-from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,10 +40,11 @@ from numpy.typing import NDArray
 from features import tombstone, user_log
 from features.domain import Domain
 from features.facts import Fact, Forget, Gone, Record
-from features.fold import Effect, Folded, Forgotten, Rules, fold, rules_of
+from features.fold import Effect, Forgotten, Rules, fold, rules_of
 from features.ids import hash64
 from features.item_ops import Operations, Values, ValuesOf, record_ops, values_of
-from features.schema import Impression, Item, RecommendationRequest, UserAction
+from features.micro_batch import MicroBatch, came_before, halves, is_delicate, pieces, sorted_out
+from features.schema import Item
 from features.store.port import (
     ANEW,
     PHASES,
@@ -92,33 +93,10 @@ class Resume:
     hold_to: int
 
 
-class _Piece(NamedTuple):
-    """Facts of a batch that are applied at once. `forgets`: the first of them forgets a user."""
-
-    facts: Sequence[Fact]
-    last: int
-    forgets: bool
-
-
 @dataclass(slots=True)
 class _Held:
     marks: dict[Phase, list[int]]
     done: int  # last offset applied everywhere, or with nothing for the shards behind it
-
-
-@dataclass(slots=True)
-class _Batch:
-    """One `apply` under way."""
-
-    part: Part
-    facts: Sequence[Fact]
-    last: int
-    fresh: NDArray[np.bool_]
-    by_user: dict[int, dict[str, list[int]]] = field(default_factory=dict)  # shard -> user -> indices of facts
-    counted: dict[int, list[int]] = field(default_factory=dict)  # shard -> indices of facts without a user's log
-    blobs: dict[str, bytes] = field(default_factory=dict)
-    forgets: set[str] = field(default_factory=set)  # the users whom a fact forgets
-    folded: dict[str, Folded] = field(default_factory=dict)
 
 
 def _doubting(call: Callable[Concatenate[State, P], T]) -> Callable[Concatenate[State, P], T]:
@@ -202,17 +180,17 @@ class State:
         seen = max(held.marks["u"])
         fresh: list[NDArray[np.bool_]] = []
         users: dict[str, bytes] = {}
-        left = [*_pieces(facts, last, seen)][::-1]
+        left = [*pieces(facts, last, seen)][::-1]
         while left:
             piece = left.pop()
             if piece.forgets:
                 self._items_reach(held, part, piece.facts[0].offset - 1)
-            batch = _sorted_out(part, piece.facts, piece.last, self.layout.shards)
+            batch = sorted_out(part, piece.facts, piece.last, self.layout.shards)
             is_new = bool(piece.facts) and piece.facts[0].offset > seen
             if not self._user_phase(held, batch, may_part=is_new and len(piece.facts) > 1):
-                left += _halves(piece)[::-1]
+                left += halves(piece)[::-1]
                 continue
-            self._item_phase(held, batch, everywhere=not is_new or _is_delicate(batch))
+            self._item_phase(held, batch, everywhere=not is_new or is_delicate(batch))
             held.done = max(held.done, piece.last)
             fresh.append(batch.fresh)
             users.update(batch.blobs)
@@ -270,7 +248,7 @@ class State:
 
     # --- users ---
 
-    def _user_phase(self, held: _Held, batch: _Batch, *, may_part: bool) -> bool:
+    def _user_phase(self, held: _Held, batch: MicroBatch, *, may_part: bool) -> bool:
         """False: nothing was done, for a redo of so many facts at once could not tell what came out (`may_part`)."""
         marks = held.marks["u"]
         pending = set(batch.by_user) | set(batch.counted)
@@ -287,7 +265,7 @@ class State:
                 if (call := self._user_call(batch, shard, marks[shard])).puts
                 or call.counts
                 or _lags(call)
-                or _came_before(batch, call)
+                or came_before(batch, call)
             ]
             replies = self._store.commit_users(batch.part, calls) if calls else []
             pending, stale = self._settle_users(batch, calls, replies)
@@ -295,7 +273,7 @@ class State:
                 return True
         raise StoreAway(f"{batch.part.topic}-{batch.part.partition}: lost {TRIES_MAX} races for users' logs")
 
-    def _fold(self, batch: _Batch, marks: Sequence[int], users: Iterable[str]) -> None:
+    def _fold(self, batch: MicroBatch, marks: Sequence[int], users: Iterable[str]) -> None:
         """Reads the logs of these users, and the tombstones of those who may have one, and folds their facts."""
         users = list(users)
         hashes = [hash64(user) for user in users]
@@ -321,7 +299,7 @@ class State:
         found = self._store.read_tombstones(users) if users else ()
         return {user: blob for user, blob in zip(users, found, strict=True) if blob}
 
-    def _user_call(self, batch: _Batch, shard: int, mark: int) -> UserCall:
+    def _user_call(self, batch: MicroBatch, shard: int, mark: int) -> UserCall:
         puts, tombstones = [], []
         counts = {"applied": 0, "repeated": 0, "dead_lettered": 0}
         for user in batch.by_user.get(shard, ()):
@@ -344,7 +322,7 @@ class State:
         return UserCall(shard, mark, max(mark, batch.last), puts, named, tombstones, self._epochs["u"][shard])
 
     def _settle_users(
-        self, batch: _Batch, calls: Sequence[UserCall], replies: Sequence[Reply]
+        self, batch: MicroBatch, calls: Sequence[UserCall], replies: Sequence[Reply]
     ) -> tuple[set[int], set[str]]:
         """Takes the replies in; returns the shards to call again and the users to fold again."""
         marks = self._held[batch.part].marks["u"]
@@ -371,7 +349,7 @@ class State:
 
     # --- items ---
 
-    def _item_phase(self, held: _Held, batch: _Batch, *, everywhere: bool) -> None:
+    def _item_phase(self, held: _Held, batch: MicroBatch, *, everywhere: bool) -> None:
         """`everywhere`: all shards' marks move, those with nothing to do as well."""
         marks, epochs = held.marks["i"], self._epochs["i"]
         effects = sorted(effect for folded in batch.folded.values() for effect in folded.effects)
@@ -433,7 +411,7 @@ class State:
 
     def _operations(
         self,
-        batch: _Batch,
+        batch: MicroBatch,
         effects: Sequence[Effect],
         forgotten: Sequence[Forgotten],
         marks: Sequence[int],
@@ -461,68 +439,10 @@ class State:
         return found
 
 
-def _lags(call: UserCall) -> bool:
-    return call.last - call.prev > LAG_MAX
-
-
-def _came_before(batch: _Batch, call: UserCall) -> bool:
-    """Whether users of the call have facts at or before its mark. Then the fold took the log as it stands for one that
-    holds them, and the store has to say so: one that was away and came back without them would have events taken for
-    cut ones, and refused ones for counted.
-    """
-    users = batch.by_user.get(call.shard, {})
-    return any(indices and batch.facts[indices[0]].offset <= call.prev for indices in users.values())
-
-
 def _no_values(items: Sequence[int]) -> Mapping[int, Values]:
     del items
     return {}
 
 
-def _is_delicate(batch: _Batch) -> bool:
-    """Whether a later redo of the batch could go wrong: it has repeats whose event may be cut off the log by then, or
-    cut off events of which a repeat may come. So that there is none, all marks move beyond it.
-    """
-    return not batch.fresh.all() or any(folded.cut for folded in batch.folded.values())
-
-
-def _halves(piece: _Piece) -> list[_Piece]:
-    middle = len(piece.facts) // 2
-    return [
-        _Piece(piece.facts[:middle], piece.facts[middle - 1].offset, piece.forgets),
-        _Piece(piece.facts[middle:], piece.last, False),
-    ]
-
-
-def _pieces(facts: Sequence[Fact], last: int, seen: int) -> Iterator[_Piece]:
-    """A batch, parted before each run of facts that forget a user, and behind `seen`: a redo ends where it ended."""
-    forgets = {
-        at
-        for at, fact in enumerate(facts)
-        if isinstance(fact.record, Forget) and (at == 0 or not isinstance(facts[at - 1].record, Forget))
-    }
-    beyond = next((at for at, fact in enumerate(facts) if fact.offset > seen), 0)
-    first = 0
-    for start in sorted(forgets | {beyond}):
-        if start > first:
-            yield _Piece(facts[first:start], facts[start - 1].offset, first in forgets)
-        first = start
-    yield _Piece(facts[first:] if first else facts, last, first in forgets)
-
-
-def _sorted_out(part: Part, facts: Sequence[Fact], last: int, shards: int) -> _Batch:
-    """Which shard has to do with which fact: a user's log, a catalogue entry's item; the rest is counted in shard 0."""
-    batch = _Batch(part, facts, last, np.ones(len(facts), np.bool_))
-    for index, (_, record, _) in enumerate(facts):
-        if isinstance(record, (UserAction, Impression, Forget)):
-            users = batch.by_user.setdefault(hash64(record.user_id) % shards, {})
-            users.setdefault(record.user_id, []).append(index)
-            if isinstance(record, Forget):
-                batch.forgets.add(record.user_id)
-            continue
-        shard = hash64(record.item_id) % shards if isinstance(record, (Item, Gone)) else 0
-        batch.counted.setdefault(shard, []).append(index)
-        if isinstance(record, RecommendationRequest):
-            users = batch.by_user.setdefault(hash64(record.user_id) % shards, {})
-            users.setdefault(record.user_id, [])
-    return batch
+def _lags(call: UserCall) -> bool:
+    return call.last - call.prev > LAG_MAX
