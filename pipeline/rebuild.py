@@ -72,6 +72,18 @@ class Rebuilt:
     removed: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What is filled from where: `topics` {name in the contract: topic}, `logs` {topic: identity}."""
+
+    settings: Settings
+    topics: Mapping[str, str]
+    logs: Mapping[str, str]
+    folder: Path | None
+    serving: int
+    generation: int
+
+
 def rebuild(
     settings: Settings,
     *,
@@ -101,9 +113,8 @@ def rebuild(
                 say(f"removing generation {standing.building}, which a rebuild left")
                 _remove(generations, [standing.building], say)
             generations.remember(generation, built_for)
-            refill, found = _fill(
-                settings, standing.serving, generation, logs, topics, lease, folder, with_digest=with_digest, say=say
-            )
+            job = _Job(settings, topics, logs, folder, standing.serving, generation)
+            refill, found = _fill(job, lease, with_digest=with_digest, say=say)
             lease.check()
             if (now := _identities(settings, list(topics.values()))) != logs:
                 changed = ", ".join(topic for topic in logs if now[topic] != logs[topic])
@@ -153,20 +164,10 @@ def _carry_late(settings: Settings, source: int, say: Say) -> None:
         store.close()
 
 
-def _fill(
-    settings: Settings,
-    serving: int,
-    generation: int,
-    logs: Mapping[str, str],
-    topics: Mapping[str, str],
-    lease: Lease,
-    folder: Path | None,
-    *,
-    with_digest: bool,
-    say: Say,
-) -> tuple[Refill, str]:
+def _fill(job: _Job, lease: Lease, *, with_digest: bool, say: Say) -> tuple[Refill, str]:
     """The filled generation's figures and its digest."""
-    store = open_store(settings, generation=generation)
+    settings = job.settings
+    store = open_store(settings, generation=job.generation)
     looked_s = 0.0
 
     def on_batch(far: Far) -> None:
@@ -180,13 +181,13 @@ def _fill(
 
     try:
         state = State(store, settings.domain)
-        for topic, identity in logs.items():
+        for topic, identity in job.logs.items():
             store.bind_log(topic, identity)
         actions = {action.name: action for action in settings.domain.actions}
-        refill = Refill(state, topics, actions, on_batch=on_batch, on_wait=say)
-        refill.fill(settings.kafka, folder)
+        refill = Refill(state, job.topics, actions, on_batch=on_batch, on_wait=say)
+        refill.fill(settings.kafka, job.folder)
         say("carrying what is remembered of forgotten users")
-        patiently(partial(carry, store, state, serving, on_page=lease.check), on_wait=say)
+        patiently(partial(carry, store, state, job.serving, on_page=lease.check), on_wait=say)
         if not with_digest:
             return refill, ""
         say("the digest")
