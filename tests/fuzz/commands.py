@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
+import shutil
 import tempfile
 from contextlib import ExitStack
 from functools import lru_cache
@@ -42,6 +44,7 @@ class _Away:
 def _places() -> dict[str, str]:
     """Words that stand for paths: a small data set, an empty folder, files, a file that is not there."""
     folder = Path(tempfile.mkdtemp(prefix="headrace-cli-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / "set").mkdir()
     (folder / "empty").mkdir()
     action = '{"event_id":"e%d","user_id":"u%d","item_id":"i%d","action":"view","ts_ms":%d}'

@@ -6,9 +6,11 @@ Each says in its own words what must hold: a refusal by the one error that its c
 
 from __future__ import annotations
 
+import atexit
 import gzip
 import json
 import math
+import shutil
 import tempfile
 from base64 import b64encode
 from collections.abc import Callable
@@ -58,7 +60,9 @@ class Target(NamedTuple):
 
 @lru_cache(maxsize=1)
 def _folder() -> Path:
-    return Path(tempfile.mkdtemp(prefix="headrace-fuzz-"))
+    folder = Path(tempfile.mkdtemp(prefix="headrace-fuzz-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _split(raw: bytes) -> tuple[int, bytes]:
