@@ -6,7 +6,7 @@ give no answer: a source that fails is left out, a missing model means the sourc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import Literal
@@ -110,7 +110,7 @@ class Recommender:
         if effort.is_popular:
             return self.popular(queries, effort)
         ranker, shadow = _at_effort(self.ranker_of(), effort), self.shadow_of() if effort.extras else None
-        found, failed = self.find(queries)
+        found, failed = self.find(queries, without=effort.without)
         pools = self.filter(queries, self.merge(queries, found, share=effort.candidates_share))
         ready = self.hydrate(queries, pools)
         scores = [self.score(each, ranker, shown=query.k) for query, each in zip(queries, ready, strict=True)]
@@ -134,8 +134,8 @@ class Recommender:
     def popular(self, queries: Sequence[Query], effort: Effort) -> list[Ranked]:
         """The same popular items for all, without those that a user must not see: next to no work, and no rows."""
         newest = [max(queries, key=lambda query: query.now_ms)] if queries else []
-        sources = [source for source in self.sources if source.name in POPULAR_SOURCES]
-        found, failed = self.find(newest, sources)
+        names = [source.name for source in self.sources]
+        found, failed = self.find(newest, without=set(names) - POPULAR_SOURCES)
         cause = "; ".join([*failed, effort.cause])
         personal = [rule for rule in self.filters if rule.personal]
         shelves = [
@@ -143,8 +143,8 @@ class Recommender:
                 query,
                 each,
                 self.view,
-                names=[source.name for source in sources],
-                shares=[self.quotas.get(source.name, 0.0) for source in sources],
+                names=names,
+                shares=self._shares,
                 filters=[rule for rule in self.filters if not rule.personal],
                 at_most=self.candidates_max,
             )
@@ -165,13 +165,16 @@ class Recommender:
         found, _ = self.find(queries)
         return self.hydrate(queries, self.filter(queries, self.merge(queries, found)))
 
-    def find(
-        self, queries: Sequence[Query], sources: Sequence[CandidateSource] | None = None
-    ) -> tuple[list[list[Found]], list[str]]:
-        """What every source (of these) knows, per query in merge order, and the sources that failed, in words."""
+    def find(self, queries: Sequence[Query], *, without: Set[str] = frozenset()) -> tuple[list[list[Found]], list[str]]:
+        """What every source knows, per query in merge order, and the sources that failed, in words. Nothing of those
+        that are not asked (`without`).
+        """
         failed: list[str] = []
         columns = []
-        for source in self.sources if sources is None else sources:
+        for source in self.sources:
+            if source.name in without:
+                columns.append([EMPTY] * len(queries))
+                continue
             try:
                 columns.append(source.find(queries, self.view))
             except (StoreAway, StateLost, StateForeign):

@@ -12,7 +12,7 @@ from features.schema import ITEMS, USER_ACTIONS, Item, UserAction
 from features.store.port import StoreAway
 from recommender import recommend
 from recommender.candidates import SOURCES
-from recommender.effort import CASCADED, FULL, PLAIN, POPULAR, RUNGS
+from recommender.effort import CACHED, CASCADED, FULL, PLAIN, POPULAR, RUNGS
 from recommender.model.served_lists import LogEntry, acted, newest_served, shown
 from recommender.model.served_rows import labelled, stacked
 from recommender.replay import Replayer
@@ -350,7 +350,7 @@ def test_a_shadow_or_reasons_are_no_part_of_the_level_but_a_ranking_in_a_hurry_i
         "full": ("full", None),
         "plain": ("full", None),
         "cascaded": ("partial", "overload: harder cascade"),
-        "cached": ("partial", "overload: harder cascade, cached features"),
+        "cached": ("partial", "overload: harder cascade, cached features, no session_neighbours"),
         "popular": ("popular", "overload: popular items only"),
     }
 
@@ -362,6 +362,20 @@ def test_a_hurried_answer_scores_fewer_candidates_by_a_hurried_model():
     assert (full.cascade_trees, hurried.cascade_trees) == (0, 25)
     assert len(hurried.sample.item_ids) < len(full.sample.item_ids)
     assert hurried.scores.tolist() == [float(item_id[1:]) for item_id in hurried.item_ids]
+
+
+def test_a_source_that_an_effort_leaves_out_is_not_asked_and_the_others_propose_in_its_place(monkeypatch):
+    replayer = with_ranker()
+    asked = []
+    for source in SOURCES:
+        find = type(source).find
+        spied = lambda self, *args, find=find: asked.append(self.name) or find(self, *args)  # noqa: E731
+        monkeypatch.setattr(type(source), "find", spied)
+    answer = ask_at(replayer, CACHED, k=3)
+    assert CACHED.without <= {source.name for source in SOURCES}
+    assert asked == [source.name for source in SOURCES if source.name not in CACHED.without]
+    assert len(answer.item_ids) == 3
+    assert not set(answer.sources) & CACHED.without
 
 
 def test_a_popular_answer_is_what_everybody_gets_but_for_the_item_the_user_is_on():
