@@ -257,6 +257,38 @@ def test_who_was_forgotten_by_a_null_that_is_gone_stays_so_though_folder_and_top
         assert not holding(client, "u3", of=world.name)
 
 
+def test_one_killed_while_it_carries_what_is_remembered_is_gone_on_with_and_brings_nobody_back(world, tmp_path):
+    world.publish("user_actions", traffic(400, seed="a"))
+    folder = tmp_path / "log"
+    write(folder, [("user_actions", value) for _, value in traffic(400, seed="f")])
+    forget_once(world, "u3")
+    salt, shards = bytes.fromhex(world.meta()["salt"]), world.settings.redis.shards
+    strangers = [f"stranger-{number}" for number in range(20_000)]
+
+    def keys(generation):
+        within = prefixes(world.name, generation, shards)
+        return [f"{within[hash64(user) % shards]}f:{name(hash64(user), salt)}" for user in ("u3", *strangers)]
+
+    with world.wire() as redis:
+        redis.exchange([("SET", key, pack(Tombstone(now_ms())), "EX", 1_000) for key in keys(1)[1:]])
+        looks = [("EXISTS", key) for key in keys(2)[::200]]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline", "--config", str(world.config), "rebuild", str(folder)],
+            env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+            stderr=subprocess.DEVNULL,
+        )
+        wait(lambda: any(redis.exchange(looks)), 60, lambda: f"{process.poll()}")
+        process.kill()
+        process.wait()
+        assert world.meta()["generation"] == "1"
+    assert rebuild(world, str(folder))["went_on"]
+    with world.wire() as redis:
+        assert all(redis.exchange([("EXISTS", key) for key in keys(2)]))
+    with connected(world.redis_url) as client:
+        assert not holding(client, "u3", of=world.name)
+        assert holding(client, "u5", of=world.name)
+
+
 def test_where_the_topics_hold_the_nulls_the_digest_is_that_of_a_replay(world):
     records = traffic(600, seed="a")
     world.publish("user_actions", [*records[:300], ("u3", None), *records[300:]])
