@@ -170,6 +170,10 @@ class WorkerEdge:
         """The log and the state contradict each other."""
         stop_loudly(f"{part.topic}-{part.partition}: {cause}: {ANEW} ({MEND})")
 
+    def refuse_group(self, cause: str) -> None:
+        """The group is closed to us, and the client's part in it has ended for good: only a new process may join."""
+        stop_loudly(cause)
+
     def broker_away(self, cause: str | None) -> None:
         """The consumer waits for the broker, or no longer."""
         self._pause.set("consumer", cause)

@@ -26,6 +26,7 @@ import aiokafka
 import faust
 from aiokafka import OffsetAndMetadata
 from aiokafka.errors import (
+    GroupAuthorizationFailedError,
     IllegalStateError,
     KafkaError,
     NoOffsetForPartitionError,
@@ -204,6 +205,9 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
             self.app.edge.broker_away(f"broker: {error}: {FORBIDDEN}")
             self._denied_s = time.monotonic()
             await asyncio.sleep(BACKOFF_S)
+            return {}
+        except GroupAuthorizationFailedError as error:
+            self.app.edge.refuse_group(f"broker: {error}: {FORBIDDEN}")
             return {}
         now_s = time.monotonic()
         if now_s - self._denied_s > DENIED_S:

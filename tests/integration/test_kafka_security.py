@@ -21,6 +21,7 @@ from confluent_kafka.admin import (
 )
 from redis import Redis
 
+from pipeline.agents import EXIT_BROKEN
 from pipeline.apache_kafka import ApacheKafka
 from pipeline.cli import main
 from pipeline.embedded import EmbeddedError, embedded, free_port
@@ -95,10 +96,10 @@ class Secured:
             for done in self.admin.create_acls(bindings).values():
                 done.result(10)
 
-    def revoke(self, topic, operation):
+    def revoke(self, name, operation, *, kind=ResourceType.TOPIC):
         """Takes a right of the worker's away."""
-        literal, allow = ResourcePatternType.LITERAL, AclPermissionType.ALLOW
-        given = AclBindingFilter(ResourceType.TOPIC, topic, literal, "User:worker", None, operation, allow)
+        pattern, allow = ResourcePatternType.MATCH, AclPermissionType.ALLOW
+        given = AclBindingFilter(kind, name, pattern, "User:worker", None, operation, allow)
         assert len(self.admin.delete_acls([given])[given].result(10)) == 1
 
     def environ(self, role, **changed):
@@ -188,6 +189,16 @@ def test_users_with_no_more_than_their_rights_do_all_their_work_over_sasl_ssl_an
     wait(lambda: "not allowed for this user" in world.logs(), 60, world.logs)
     secured.grant("worker", "worker")
     world.publish("user_actions", traffic(20, seed="again"))
+    world.wait_until_answered()
+    assert worker.poll() is None
+
+    # Without the right to the group it ends in words; started again with it, it goes on.
+    secured.revoke(NAME, AclOperation.READ, kind=ResourceType.GROUP)
+    world.publish("user_actions", traffic(20, seed="no-group"))
+    assert worker.wait(60) == EXIT_BROKEN
+    assert f"GroupAuthorizationFailedError: {NAME}: not allowed for this user" in world.logs()
+    secured.grant("worker", "worker")
+    worker = world.start()
     world.wait_until_answered()
     assert worker.poll() is None
 
