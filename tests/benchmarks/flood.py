@@ -22,7 +22,7 @@ TICK_S = 0.01
 def main(bootstrap: str, topic: str, *phases: str) -> None:
     """See the module."""
     producer = Producer({"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "linger.ms": 5})
-    random, failed = Random(7), [0]
+    random, failed, run = Random(7), [0], time.time_ns()  # a run's events are its own: a repeat is cheaper
 
     def report(error: object, _: object) -> None:
         failed[0] += error is not None
@@ -35,7 +35,7 @@ def main(bootstrap: str, topic: str, *phases: str) -> None:
             while sent < due:
                 user = random.randrange(USERS)
                 item = f"i{(user + random.randrange(20)) % ITEMS}"
-                key, value = action(f"f{number}-{sent}", f"u{user}", item)
+                key, value = action(f"f{run}-{number}-{sent}", f"u{user}", item)
                 try:
                     producer.produce(topic, value, key, on_delivery=report)
                 except BufferError:

@@ -177,7 +177,9 @@ class Stand:
     def start_worker(self, slot: Slot) -> None:
         """Starts the slot's worker."""
         config = self.directory / "worker.toml"
-        config.write_text(toml(self.settings))
+        fresh = config.with_suffix(".new")
+        fresh.write_text(toml(self.settings))
+        fresh.replace(config)  # in one moment: another worker may be reading it
         module = ["tests.chaos.unfenced"] if self.unfenced else ["pipeline"]
         argv = [sys.executable, "-m", *module, "--config", str(config), "worker"]
         kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}

@@ -32,6 +32,7 @@ from pipeline.kafka.topics import create, load_topics
 from pipeline.reading import Reading, read
 from pipeline.redis_login import wire
 from recommender.replay import Replayer
+from tests.integration.artefacts import write_version
 
 TOML = """
 user_retention_days = 90
@@ -99,6 +100,12 @@ class World:
         """Adds to the settings of workers to come."""
         self.config.write_text(self.config.read_text() + more)
         self.settings = load(self.config, {})
+
+    def serve_model(self, version: str = "v1") -> None:
+        """A small ranker of random rows, which serves as soon as a worker has read of it."""
+        write_version(self.settings, version)
+        record = {"model": "ranker", "version": version, "ts_ms": now_ms()}
+        self.publish("model_control", [("ranker", json.dumps(record).encode())])
 
     # --- workers
 
