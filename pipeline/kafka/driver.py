@@ -107,6 +107,10 @@ class Edge(Protocol):
         """The log contradicts the state: stops the worker loudly."""
         ...
 
+    def refuse_group(self, cause: str) -> None:
+        """The worker may no longer be a member of its group: stops it loudly."""
+        ...
+
 
 class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
     """The consumer's thread: stamps what it reads, seeks, commits."""
@@ -142,11 +146,25 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
                 return
 
     async def _listen(self) -> None:
-        """Has half-open connections closed: nobody else notices them for a minute and a half."""
+        """Has half-open connections closed (nobody else notices them for a minute and a half), and hears the group."""
         while not self._is_ending:
             await asyncio.sleep(LISTEN_S)
             if self._silence is not None:
                 self._silence.look(time.monotonic())
+            self._hear_group()
+
+    def _hear_group(self) -> None:
+        """The client's part in the group rests after an error until somebody asks for it; only fetches that wait at that
+        moment are told. Its own getmany asks, Faust's way around it does not.
+        """
+        coordinator = getattr(self._consumer, "_coordinator", None)  # there is none before the client has started
+        try:
+            if coordinator is not None:
+                coordinator.check_errors()
+        except GroupAuthorizationFailedError as error:
+            self.app.edge.refuse_group(f"broker: {error}: {FORBIDDEN}")
+        except KafkaError as error:
+            log.warning("the group refused something, asking again", cause=repr(error))
 
     async def on_thread_stop(self) -> None:
         """Leaves the group; a broker that does not answer is not waited for: it misses us when the session ends."""
@@ -206,9 +224,8 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
             self._denied_s = time.monotonic()
             await asyncio.sleep(BACKOFF_S)
             return {}
-        except GroupAuthorizationFailedError as error:
-            self.app.edge.refuse_group(f"broker: {error}: {FORBIDDEN}")
-            return {}
+        except GroupAuthorizationFailedError:
+            return {}  # `_hear_group` says so
         now_s = time.monotonic()
         if now_s - self._denied_s > DENIED_S:
             self._denied_s = math.inf
@@ -227,7 +244,9 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         most = ROUND_SLICES * self.app.edge_options.slice_max
         records: dict[TP, list[Any]] = await super()._fetch_records(consumer, active, timeout, most)
         for tp in [tp for tp in consumer._fetcher._records if tp in active and tp not in records]:
-            with suppress(KafkaError):  # what is taken already must go out; the next fetch says it again
+            with suppress(
+                KafkaError
+            ):  # what is taken already must go out; the next fetch, or `_hear_group`, says it again
                 records.update(await super()._fetch_records(consumer, {tp}, 0, most))
         return records
 

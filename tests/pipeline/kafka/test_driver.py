@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import aiokafka
 import faust
 import pytest
-from aiokafka.errors import OffsetOutOfRangeError
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaConnectionError, OffsetOutOfRangeError
 from faust.transport import consumer as base
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as stock
@@ -133,6 +134,31 @@ async def test_a_log_that_keeps_ending_before_what_is_applied_is_refused(consume
     monkeypatch.setattr(driver, "CUT_S", 0.0)
     fetch([90])
     assert refused == ["the state has applied offset 100, the log ends at 90"]
+
+
+async def test_a_worker_without_the_right_to_its_group_ends_though_no_fetch_waited_when_it_was_refused(
+    consumer, monkeypatch
+):
+    told, refused, ends = [GroupAuthorizationFailedError("g"), KafkaConnectionError()], [], iter([False] * 3 + [True])
+
+    def check_errors():
+        if told:
+            raise told.pop()
+
+    monkeypatch.setattr(driver, "LISTEN_S", 0.0)
+    monkeypatch.setattr(driver.SliceThread, "_is_ending", property(lambda _: next(ends)))
+    monkeypatch.setattr(consumer.app.edge, "refuse_group", refused.append, raising=False)
+    consumer._thread._consumer = SimpleNamespace(_coordinator=SimpleNamespace(check_errors=check_errors))
+    await consumer._thread._listen()
+    assert told == []
+    assert refused == [f"broker: {GroupAuthorizationFailedError('g')}: {driver.FORBIDDEN}"]
+
+
+def test_the_kafka_client_still_keeps_an_error_of_the_group_until_it_is_asked():
+    source = inspect.getsource(GroupCoordinator)
+    assert "self._pending_exception = exc" in source
+    assert "self._error_consumed_fut" in inspect.getsource(GroupCoordinator.check_errors)
+    assert "self._coordinator = GroupCoordinator(" in inspect.getsource(aiokafka.AIOKafkaConsumer.start)
 
 
 async def test_a_commit_never_moves_back(consumer):
