@@ -86,7 +86,7 @@ def served(ask: Ask, ranked: Ranked, *, topic: str, stamp: Stamp) -> Outgoing | 
         user_id=record.user_id,
         ts_ms=record.ts_ms,
         event_age_ms=age_ms(ask, stamp),
-        backlog=is_backlog(read_ms=stamp.read_ms, log_ts_ms=ask.log_ts_ms, ts_ms=record.ts_ms),
+        backlog=not ranked.is_whole or is_backlog(read_ms=stamp.read_ms, log_ts_ms=ask.log_ts_ms, ts_ms=record.ts_ms),
     )
     return Outgoing(topic, record.user_id.encode(), rows)
 

@@ -61,7 +61,7 @@ class Ranked:
 
     cascade_trees: the prefix of the cascade that scored, 0 where all trees scored all rows. explained: the reasons of
     each shown item, None for one without; empty where none were asked for or could be given. shadow: how far the
-    shadow's answer lies from this one.
+    shadow's answer lies from this one. is_whole: every source was asked and answered; other rows must teach nothing.
     """
 
     query_id: str
@@ -77,6 +77,7 @@ class Ranked:
     sample: Sample = field(default_factory=Sample)
     explained: Sequence[Explained | None] = ()
     shadow: Divergence | None = None
+    is_whole: bool = True
 
 
 @dataclass(slots=True)
@@ -246,6 +247,7 @@ class Recommender:
             matrix=ready.matrix[shown],
             cascade_trees=ranker.cascade_trees if ranker else 0,
             sample=self._sample(query, ready, scores, np.setdiff1d(order, shown)),
+            is_whole=not failed,
         )
 
     def explain(self, answer: Ranked, ranker: Ranker) -> Ranked:
@@ -354,7 +356,8 @@ def _unexplained(answer: Ranked, why: str) -> Ranked:
 def _reduced(answer: Ranked, effort: Effort) -> Ranked:
     """The answer, whose cause says what its ranking lacks: it is not the full one any more, whoever scored it."""
     level: Level = "partial" if answer.level == "full" else answer.level
-    return replace(answer, level=level, cause="; ".join(filter(None, (answer.cause, effort.cause))))
+    cause = "; ".join(filter(None, (answer.cause, effort.cause)))
+    return replace(answer, level=level, cause=cause, is_whole=answer.is_whole and not effort.without)
 
 
 def _at_effort(ranker: Ranker | None, effort: Effort) -> Ranker | None:

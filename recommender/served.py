@@ -27,10 +27,10 @@ class Served(msgspec.Struct, frozen=True, array_like=True):
     """The scored rows of one recommendation.
 
     ts_ms: event time of the trigger, the `now` of the features. event_age_ms: from the log's timestamp of the trigger
-    to its reading. backlog: see `is_backlog`; such rows teach nothing. cascade_trees: the prefix of the cascade that
-    scored (0: all trees scored all rows). The first `shown` of item_ids were shown; the others are a sample of
-    `sample_rate` (0 to 1) of the rest, for audit and comparison, not for training. features_hash names the catalogue
-    that gives the columns their meaning.
+    to its reading. backlog: such rows teach nothing, for their trigger's age (`is_backlog`), or for want of a source
+    that failed or was not asked. cascade_trees: the prefix of the cascade that scored (0: all trees scored all rows).
+    The first `shown` of item_ids were shown; the others are a sample of `sample_rate` (0 to 1) of the rest, for audit
+    and comparison, not for training. features_hash names the catalogue that gives the columns their meaning.
     """
 
     format: int

@@ -28,7 +28,7 @@ PIECE = 100_000
 
 UNREADABLE = "served records that cannot be read"
 OTHER_FEATURES = "served lists of other features"
-BACKLOG = "served lists of a backlog"
+BACKLOG = "served lists of a backlog, or without a source"
 OLDER = "served lists older than the newest that fit"
 
 _ACTIONS = np.dtype(

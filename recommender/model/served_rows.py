@@ -4,7 +4,7 @@ Labels first, rows second: served lists, impressions and actions are joined by i
 `served_features` is read once more for the bytes of the labelled lists and of no other (`stacked`). What is trained on
 is what was served, byte for byte.
 
-Never trained on: a backlog, rows of another feature catalogue, what was not shown, the lists of a forgotten user.
+Never trained on: a backlog, rows that lack a source, rows of another feature catalogue, what was not shown, the lists of a forgotten user.
 """
 
 from __future__ import annotations

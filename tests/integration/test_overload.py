@@ -12,7 +12,6 @@ from pipeline.cli import main
 from pipeline.embedded import free_port
 from recommender.effort import CACHED, CASCADED, POPULAR
 from recommender.served import unpack
-from tests.integration.artefacts import write_version
 from tests.integration.worlds import World, action, now_ms, traffic, wait
 
 pytestmark = pytest.mark.services
@@ -25,9 +24,7 @@ def world(servers, tmp_path):
     made = World(servers.bootstrap, servers.redis_url, tmp_path, f"o{os.getpid()}x{next(NAMES)}", free_port())
     text = made.config.read_text().replace("deadline_ms = 86_400_000", "deadline_ms = 1_000\ncalm_ms = 300")
     made.config.write_text(text.replace("[recommend]\n", "[recommend]\nk = 5\nreasons = 3\n"))
-    write_version(made.settings, "v1")
-    record = {"model": "ranker", "version": "v1", "ts_ms": now_ms()}
-    made.publish("model_control", [("ranker", json.dumps(record).encode())])
+    made.serve_model()
     yield made
     made.stop()
 
@@ -72,6 +69,7 @@ def test_a_flood_is_applied_first_answered_with_less_and_then_all_is_full_again(
     scored = [answer for answer in hurried if answer.model.version == "v1" and answer.level == "partial"]
     assert scored
     assert all(rows[answer.rec_id].cascade_trees > 0 for answer in scored)
+    assert all(rows[answer.rec_id].backlog == (CACHED.cause in answer.cause.split("; ")) for answer in scored)
     assert "no reasons: busy" in scored[0].cause
     for answer, code in ((scored[-1], 0), (popular[0], 2)):
         again = CliRunner().invoke(main, ["--config", str(world.config), "replay", "--rec-id", answer.rec_id])

@@ -159,6 +159,7 @@ def test_a_source_that_fails_is_left_out_and_named():
     answer = ask(shop(sources=(Broken(ZeroDivisionError()), *SOURCES)))
     assert answer.level == "partial"
     assert answer.cause == "broken failed: ZeroDivisionError; no model"
+    assert not answer.is_whole
     assert answer.item_ids
 
 
@@ -376,6 +377,8 @@ def test_a_source_that_an_effort_leaves_out_is_not_asked_and_the_others_propose_
     assert asked == [source.name for source in SOURCES if source.name not in CACHED.without]
     assert len(answer.item_ids) == 3
     assert not set(answer.sources) & CACHED.without
+    assert not answer.is_whole
+    assert ask_at(replayer, CASCADED).is_whole
 
 
 def test_a_popular_answer_is_what_everybody_gets_but_for_the_item_the_user_is_on():
