@@ -3,8 +3,8 @@
 A pure state machine: an agent says what waits and what time is left (`met`), and what answers took (`paid`); time is an
 argument. Down it goes at once, to the dearest rung at which everything that waits
 can be answered in time; up again one rung at a time, after a quiet spell in which the next rung would have done too.
-What an answer costs on each rung is measured as it goes, and an old measurement fades, so that nothing is held for
-dear for ever. A climb that ends in a fall soon after makes the next spell longer: no flapping at the edge.
+What an answer costs on each rung is measured as it goes, and for a climb an old measurement fades, so that nothing is
+held for dear for ever. A climb that ends in a fall soon after makes the next spell longer: no flapping at the edge.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ STEADY_SPELLS = 5  # a fall within so many spells of a climb was that climb's fa
 FIRST_GUESS_S = (1e-4, 1e-3, 1.5e-3, 2e-3, 2e-3)  # an answer on each rung, before any was measured
 COST_MAX_S = 1.0  # an answer that took longer was held up by something, it does not cost that
 KEPT = 15 / 16  # of the weight of what was known, at each go
-GUESSED = 1.0  # goes of GO_FIRST answers, that a first guess weighs
+GUESSED = 2.0  # goes like the first one, that a first guess weighs
 SPREAD_MIN = 1.0  # variance of the answers a go, below which they tell little of its fixed part
-ANSWER_SHARE_MIN = 0.25  # of what an answer takes all in all: so much at least is not the fixed part's
-OUTLIER = 5.0  # times what was expected
+SPREAD_KNOWN = 4.0  # ... from which on what they tell is kept for when they do not differ
+FIXED_MAX = 16.0  # answers that take as long as the fixed part, at most
+OUTLIER = 4.0  # times what was expected
 FADE_S = 30.0  # half-life of a cost that is not measured again
+TINY_S = 1e-9
 LN2 = log(2)
 WINDOW_S = 2.0  # over which demand is averaged
 GO_S = 0.05  # of answers, after which the other agents get the store thread
@@ -62,12 +64,13 @@ class Cost:
     Least squares over the goes so far, older ones for less: sums over goes, with `squares` of answers and `products` of
     answers and seconds. Without the fixed part answers seem the dearer the fewer ask at once: 4.4 ms each in goes of 7,
     3.0 in goes of 16, measured; by that price full answers came back 15 s after a flood, by this one 7 s. Goes of about
-    one size tell nothing of the fixed part: then there is none. The first guess (nothing `measured`) does not fade.
+    one size tell nothing of the fixed part: then it is `fixed` times an answer's, as it was when they last differed.
+    The first guess (nothing `measured`) does not fade.
 
     >>> cost = Cost.guess(0.002)
-    >>> for answers in (4, 16, 8, 32) * 10:
+    >>> for answers in (4, 16, 8, 32) * 20:
     ...     cost = cost.after(answers, 0.020 + 0.001 * answers, 0.0)
-    >>> round(cost.go_s, 2), round(cost.answer_s, 4), round(cost.of(64, 0.0, go_max=32), 2)
+    >>> round(cost.go_s, 2), round(cost.answer_s, 3), round(cost.of(64, go_max=32), 1)
     (0.02, 0.001, 0.1)
     """
 
@@ -76,51 +79,62 @@ class Cost:
     seconds: float
     squares: float
     products: float
+    fixed: float = 0.0
     measured: int = 0
     measured_s: float = 0.0
 
     @classmethod
-    def guess(cls, answer_s: float) -> Cost:
-        """What to expect before anything was measured."""
+    def guess(cls, answer_s: float, *, answers: int = 1) -> Cost:
+        """What to expect before anything was measured, as if by goes of so many answers."""
         return cls(
             goes=GUESSED,
-            answers=GUESSED * GO_FIRST,
-            seconds=GUESSED * GO_FIRST * answer_s,
-            squares=GUESSED * GO_FIRST**2,
-            products=GUESSED * GO_FIRST**2 * answer_s,
+            answers=GUESSED * answers,
+            seconds=GUESSED * answers * answer_s,
+            squares=GUESSED * answers**2,
+            products=GUESSED * answers**2 * answer_s,
         )
 
     @property
     def answer_s(self) -> float:
         """For one answer more in a go."""
-        mean, ratio = self.answers / self.goes, self.seconds / self.answers
-        variance = max(0.0, self.squares / self.goes - mean**2)
-        slope = self.products / self.goes - mean * self.seconds / self.goes
-        return min(max((slope + SPREAD_MIN * ratio) / (variance + SPREAD_MIN), ANSWER_SHARE_MIN * ratio), ratio)
+        mean, go_s = self.answers / self.goes, self.seconds / self.goes
+        together = self.products / self.goes - mean * go_s
+        told = (together + SPREAD_MIN * go_s / (mean + self.fixed)) / (self._spread + SPREAD_MIN)
+        return min(max(told, go_s / (mean + FIXED_MAX)), go_s / mean)
 
     @property
     def go_s(self) -> float:
         """For a go, its answers apart."""
         return max(0.0, self.seconds - self.answers * self.answer_s) / self.goes
 
-    def of(self, answers: float, now_s: float, *, go_max: int) -> float:
-        """For so many answers, in goes of at most `go_max`, as far as old measurements tell at `now_s`."""
-        fade = exp(-LN2 * max(0.0, now_s - self.measured_s) / FADE_S) if self.measured else 1.0
-        return fade * (answers * self.answer_s + max(answers / go_max, min(answers, 1.0)) * self.go_s)
+    @property
+    def _spread(self) -> float:
+        """Variance of the answers a go."""
+        return max(0.0, self.squares / self.goes - (self.answers / self.goes) ** 2)
+
+    def of(self, answers: float, *, go_max: int) -> float:
+        """For so many answers, in goes of at most `go_max`."""
+        return answers * self.answer_s + max(answers / go_max, min(answers, 1.0)) * self.go_s
+
+    def left(self, now_s: float) -> float:
+        """How much of a price that was measured long ago is to be believed by who would try it again, 0 to 1."""
+        return exp(-LN2 * max(0.0, now_s - self.measured_s) / FADE_S) if self.measured else 1.0
 
     def after(self, answers: int, seconds: float, now_s: float) -> Cost:
         """With one more go. What took OUTLIER times as long as expected was held up, or it comes again."""
-        expected_s = self.go_s + answers * self.answer_s
-        seconds = min(seconds, OUTLIER * expected_s, answers * COST_MAX_S)
-        return Cost(
-            goes=KEPT * self.goes + 1,
-            answers=KEPT * self.answers + answers,
-            seconds=KEPT * self.seconds + seconds,
-            squares=KEPT * self.squares + answers**2,
-            products=KEPT * self.products + answers * seconds,
+        known = self if self.measured else Cost.guess(self.answer_s, answers=answers)
+        seconds = min(seconds, OUTLIER * (known.go_s + answers * known.answer_s), answers * COST_MAX_S)
+        after = replace(
+            known,
+            goes=KEPT * known.goes + 1,
+            answers=KEPT * known.answers + answers,
+            seconds=KEPT * known.seconds + seconds,
+            squares=KEPT * known.squares + answers**2,
+            products=KEPT * known.products + answers * seconds,
             measured=self.measured + answers,
             measured_s=now_s,
         )
+        return after if after._spread < SPREAD_KNOWN else replace(after, fixed=after.go_s / max(after.answer_s, TINY_S))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +172,7 @@ class Ladder:
 
     def go_max(self, rung: int) -> int:
         """How many answers one go may have: about GO_S of them, a few where the price is not known yet. At least half of
-        a go is answers.
+        a go is answers, unless that takes more than GO_MAX of them.
         """
         cost = self.costs[rung]
         if RUNGS[rung].is_popular:
@@ -166,19 +180,19 @@ class Ladder:
         most = GO_MAX if cost.measured >= KNOWN_FROM else GO_FIRST
         return min(most, max(1, int(max(GO_S - cost.go_s, cost.go_s) / cost.answer_s)))
 
-    def takes_s(self, rung: int, answers: float, now_s: float) -> float:
+    def takes_s(self, rung: int, answers: float) -> float:
         """How long so many answers would take on a rung."""
-        return self.costs[rung].of(answers, now_s, go_max=self.go_max(rung))
+        return self.costs[rung].of(answers, go_max=self.go_max(rung))
 
     def busy(self, rung: int, now_s: float) -> float:
         """Share of the time that the answers asked for just now would take on a rung, were they to wait for full goes."""
         a_go = self.go_max(rung)
-        return self.answers.per_s(now_s) * self.takes_s(rung, a_go, now_s) / a_go
+        return self.answers.per_s(now_s) * self.takes_s(rung, a_go) / a_go
 
 
 def met(ladder: Ladder, load: Load, now_s: float) -> Ladder:
     """The ladder when the next answers are about to be made."""
-    rung = affordable(ladder, load, now_s)
+    rung = affordable(ladder, load)
     if rung < ladder.rung:
         is_relapse = now_s - ladder.climbed_s < STEADY_SPELLS * ladder.calm_s
         spells = min(SPELLS_MAX, 2 * ladder.spells) if is_relapse else 1
@@ -199,14 +213,15 @@ def paid(ladder: Ladder, effort: Effort, answers: int, seconds: float, now_s: fl
     return replace(ladder, costs=tuple(costs), answers=ladder.answers.plus(answers, now_s))
 
 
-def affordable(ladder: Ladder, load: Load, now_s: float) -> int:
+def affordable(ladder: Ladder, load: Load) -> int:
     """The dearest rung, at most the present one, at which all that waits is answered in time; else the cheapest."""
     room_s = max(0.0, load.left_s) * ROOM
     rungs = range(1, ladder.rung + 1)
-    return max((rung for rung in rungs if ladder.takes_s(rung, load.waiting, now_s) <= room_s), default=0)
+    return max((rung for rung in rungs if ladder.takes_s(rung, load.waiting) <= room_s), default=0)
 
 
 def _may_climb(ladder: Ladder, load: Load, now_s: float) -> bool:
     """Whether the next rung would do with room to spare, for what waits and for what comes a second."""
     rung, room_s = ladder.rung + 1, max(0.0, load.left_s) * CLIMB_ROOM
-    return ladder.takes_s(rung, load.waiting, now_s) <= room_s and ladder.busy(rung, now_s) <= BUSY_MAX
+    left = ladder.costs[rung].left(now_s)
+    return left * ladder.takes_s(rung, load.waiting) <= room_s and left * ladder.busy(rung, now_s) <= BUSY_MAX
