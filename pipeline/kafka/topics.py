@@ -21,6 +21,7 @@ ANSWER_S = 15.0
 FORBIDDEN = "not allowed for this user (deploy/kafka/acls.sh grants the rights)"
 
 HOUR_MS = 3_600_000
+SEGMENTS = 12  # that a retention is cut into: a broker deletes whole segments, by itself only weekly ones
 DECLARED = Path(__file__).resolve().parents[2] / "deploy" / "topics.toml"
 
 
@@ -41,12 +42,15 @@ class Topic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def config(self) -> dict[str, str]:
         """The same in Kafka's own words.
 
-        >>> Topic(name="t", retention_hours=2).config["retention.ms"]
-        '7200000'
+        >>> kept = Topic(name="t", retention_hours=24).config
+        >>> kept["retention.ms"], kept["segment.ms"]
+        ('86400000', '7200000')
         """
-        return {
+        kept_ms = self.retention_hours * HOUR_MS
+        segments = {"segment.ms": str(kept_ms // SEGMENTS)} if kept_ms > 0 else {}
+        return segments | {
             "cleanup.policy": self.cleanup,
-            "retention.ms": str(self.retention_hours * HOUR_MS if self.retention_hours >= 0 else -1),
+            "retention.ms": str(kept_ms if kept_ms >= 0 else -1),
             "message.timestamp.type": "LogAppendTime" if self.timestamp == "log_append" else "CreateTime",
             "max.message.bytes": str(self.message_max_bytes),
         }
