@@ -17,8 +17,8 @@ from pipeline.kafka.access import admit
 def command(*, settings: Settings) -> None:
     """Read events, keep the state, publish recommendations, until told to stop.
 
-    A stalled worker starts itself again. Exit codes: 0 told to stop, 70 a promise is broken (the log says which), 75
-    stalled again and again.
+    A stalled worker starts itself again. Exit codes: 0 told to stop, 2 settings, or Kafka refuses the login or a right
+    at the start, 70 a promise is broken or a right is gone (the log says which), 75 stalled again and again.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # to pid 1 it means nothing else, until Faust listens to it
     from pipeline.app import run_worker
