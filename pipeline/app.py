@@ -304,9 +304,6 @@ async def _beat(app: App, store: StoreThread, progress: Progress) -> None:
 
 def run_worker(settings: Settings) -> None:
     """Runs one worker until it is told to stop (SIGTERM, SIGINT); never returns."""
-    from pipeline import logs
-
-    logs.set_up(level=settings.worker.log_level, form=settings.worker.log_format)
     app = build(settings)
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +19,8 @@ from pipeline import child, restart
 from pipeline.logs import get_logger
 
 log = get_logger(__name__)
+
+BOUNDED_LOOKS = 10
 
 
 class Organ(NamedTuple):
@@ -64,8 +66,8 @@ class Pulse:
     def _run(self, death_signal: int) -> None:
         child.die_with_parent(death_signal)  # what an exec keeps is its own thread's, and the next process inherits it
         while True:
-            time.sleep(self._look_s)
             try:
+                time.sleep(self._look_s)
                 organ = self.dead()
             except Exception:
                 log.exception("a look at the process failed")
@@ -73,6 +75,17 @@ class Pulse:
             if organ is not None:
                 time.sleep(restart.pause_s())
                 restart.start_again(organ.cause, f"{organ.told} for {organ.limit_s:g} s")
+
+
+@contextmanager
+def bounded(cause: str, told: str, *, limit_s: float) -> Iterator[None]:
+    """What is done within ends within `limit_s`, or the process starts again."""
+    under_way = True
+    Pulse([Organ(cause, told, lambda: "at it" if under_way else None, limit_s)], look_s=limit_s / BOUNDED_LOOKS).start()
+    try:
+        yield
+    finally:
+        under_way = False
 
 
 class LoopBeat:

@@ -80,7 +80,8 @@ MODEL_REFUSED = Counter("headrace_model_refused_total", "Versions refused", ["ro
 CONTROL_REFUSED = Counter("headrace_control_refused_total", "Records on model_control refused")
 # How long records have been waiting that nobody hands to the agent; at worker.watchdog_ms the worker starts itself again.
 STALLED_S = Gauge("headrace_stalled_seconds", "Time that the consumer has been silent in spite of waiting records")
-# How often this process started itself again: `stalled`, `loop blocked`, `consumer dead`, `store stuck`. Outlives it.
+# How often this process started itself again, for `stalled`, `start stuck`, `loop blocked`, `consumer dead` or `store stuck`.
+# Outlives it.
 RESTARTS = Counter("headrace_restarts_total", "Restarts of the worker by itself", ["cause"])
 
 _FIELDS = {field for kind in RECORD_OF_TOPIC.values() for field in kind.__struct_fields__} | {"key"}

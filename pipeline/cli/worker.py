@@ -7,9 +7,13 @@ import sys
 
 import click
 
+from pipeline import logs
 from pipeline.cli import with_settings
 from pipeline.config import Settings, require_actions, secret
 from pipeline.kafka.access import admit
+from pipeline.pulse import bounded
+
+START_S = 60.0  # it takes 20 at most; librdkafka waits by the wall clock, and one that is put back makes that longer
 
 
 @click.command(name="worker")
@@ -23,7 +27,9 @@ def command(*, settings: Settings) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # to pid 1 it means nothing else, until Faust listens to it
     from pipeline.app import run_worker
 
+    logs.set_up(level=settings.worker.log_level, form=settings.worker.log_format)
     require_actions(settings)
     secret("redis.password", settings.redis.password_file)  # here it is one line, later a worker that stops
-    admit(settings.kafka)
+    with bounded("start stuck", "the broker's client does not come back", limit_s=START_S):
+        admit(settings.kafka)
     run_worker(settings)

@@ -1,10 +1,12 @@
 """What the event loop cannot see of itself."""
 
 import asyncio
+import sys
 import threading
 import time
 
-from pipeline.pulse import LoopBeat, Organ, Pulse
+from pipeline import restart
+from pipeline.pulse import LoopBeat, Organ, Pulse, bounded
 
 
 def test_an_organ_that_shows_the_same_sign_for_its_limit_is_dead():
@@ -24,6 +26,21 @@ def test_one_dead_organ_among_living_ones_is_found():
     dead = Organ("consumer dead", "a thread", lambda: 1, 2.0)
     pulse = Pulse([Organ("loop blocked", "a loop", lambda: next(count), 2.0), dead], look_s=1.0)
     assert [pulse.dead() for _ in range(3)] == [None, None, dead]
+
+
+def test_what_does_not_end_within_its_bound_starts_the_process_again(monkeypatch):
+    started = threading.Event()
+    monkeypatch.setattr(restart, "start_again", lambda cause, told: started.set() or sys.exit())
+    with bounded("start stuck", "a client", limit_s=0.05):
+        assert started.wait(30)
+
+
+def test_what_ended_within_its_bound_is_left_alone(monkeypatch):
+    started = threading.Event()
+    monkeypatch.setattr(restart, "start_again", lambda cause, told: started.set() or sys.exit())
+    with bounded("start stuck", "a client", limit_s=0.5):
+        pass
+    assert not started.wait(0.7)
 
 
 def test_a_loop_answers_while_it_runs_and_neither_blocked_nor_closed():
