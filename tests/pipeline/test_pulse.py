@@ -1,9 +1,10 @@
 """What the event loop cannot see of itself."""
 
 import asyncio
-import sys
 import threading
 import time
+
+import pytest
 
 from pipeline import restart
 from pipeline.pulse import LoopBeat, Organ, Pulse, bounded
@@ -28,16 +29,19 @@ def test_one_dead_organ_among_living_ones_is_found():
     assert [pulse.dead() for _ in range(3)] == [None, None, dead]
 
 
-def test_what_does_not_end_within_its_bound_starts_the_process_again(monkeypatch):
-    started = threading.Event()
-    monkeypatch.setattr(restart, "start_again", lambda cause, told: started.set() or sys.exit())
+@pytest.fixture
+def started(monkeypatch):
+    event = threading.Event()
+    monkeypatch.setattr(restart, "start_again", lambda *_: event.set())
+    return event
+
+
+def test_what_does_not_end_within_its_bound_starts_the_process_again(started):
     with bounded("start stuck", "a client", limit_s=0.05):
         assert started.wait(30)
 
 
-def test_what_ended_within_its_bound_is_left_alone(monkeypatch):
-    started = threading.Event()
-    monkeypatch.setattr(restart, "start_again", lambda cause, told: started.set() or sys.exit())
+def test_what_ended_within_its_bound_is_left_alone(started):
     with bounded("start stuck", "a client", limit_s=0.5):
         pass
     assert not started.wait(0.7)
