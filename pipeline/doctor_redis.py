@@ -16,6 +16,11 @@ from pipeline.kafka.reading import Range
 from pipeline.redis_login import wire
 
 REDIS_VERSION_MIN = (7, 0)
+VALKEY_WHOLE_FROM = (
+    9,
+    1,
+    2,
+)  # seen: takes a torn script off its append-only file; Redis 7.0.15 leaves half of it there
 MEMORY_SHARE_MAX = 0.85
 CLOCK_SKEW_MS_MAX = 1_000
 BEYOND_NOTED = 1_000
@@ -157,14 +162,17 @@ def _rebuilds(standing: Standing) -> Iterator[Finding]:
         )
 
 
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
+
+
 def _server(where: str, info: Mapping[str, str], *, clustered: bool) -> Iterator[Finding]:
     if "away" in info:
         yield Finding("redis", "wrong", f"{where}does not answer: {info['away']}", "is it up?")
         return
     valkey = "valkey_version" in info
     said = f"{where}{'Valkey' if valkey else 'Redis'} {info['valkey_version'] if valkey else info['redis_version']}"
-    version = tuple(int(part) for part in info["redis_version"].split(".")[:2])
-    if version < REDIS_VERSION_MIN:
+    if _numbers(info["redis_version"]) < REDIS_VERSION_MIN:
         yield Finding("redis", "wrong", f"{said}: too old for the scripts", "Redis >= 7.0 or Valkey")
     if info["role"] != "master" and not clustered:
         yield Finding("redis", "wrong", f"{said} is a {info['role']}", "redis.url must name the primary")
@@ -181,4 +189,9 @@ def _server(where: str, info: Mapping[str, str], *, clustered: bool) -> Iterator
     elif info.get("aof_last_write_status", "ok") != "ok":
         broken = f"{where}the append-only file cannot be written"
         yield Finding("redis", "wrong", broken, "look at its disk and its log")
+    elif not (valkey and _numbers(info["valkey_version"]) >= VALKEY_WHOLE_FROM):
+        torn = (
+            f"{where}unless aof-load-truncated is no, half a script that a power loss tore comes back two starts later"
+        )
+        yield Finding("redis", "note", torn, "set it to no; after a loss `redis-check-aof --fix` before the start")
     yield Finding("redis", "ok", f"{said}, {used / 2**20:.0f} MiB used of {f'{most / 2**20:.0f}' if most else 'all'}")

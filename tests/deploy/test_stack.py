@@ -73,6 +73,7 @@ def test_ports_are_published_on_loopback_only():
 def test_redis_keeps_a_log_and_never_evicts():
     command = " ".join(SERVICES["redis"]["command"])
     assert "--appendonly yes" in command
+    assert "--aof-load-truncated no" in command
     assert "--maxmemory-policy noeviction" in command
 
 
