@@ -8,6 +8,7 @@ from outside has to act.
 from __future__ import annotations
 
 import asyncio
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -66,8 +67,10 @@ class Pulse:
     def _run(self, death_signal: int) -> None:
         child.die_with_parent(death_signal)  # what an exec keeps is its own thread's, and the next process inherits it
         while True:
+            select.select(
+                [], [], [], self._look_s
+            )  # relative: time.sleep waits for a moment, and fails where clocks jump
             try:
-                time.sleep(self._look_s)
                 organ = self.dead()
             except Exception:
                 log.exception("a look at the process failed")
