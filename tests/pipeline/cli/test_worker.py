@@ -22,6 +22,7 @@ def test_a_worker_that_still_asks_for_its_broker_ends_when_it_is_told_to(tmp_pat
         signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(worker, "admit", told_to_stop)
+    monkeypatch.setattr(worker.logs, "set_up", lambda **_: None)  # it is for the whole process, other tests too
     config = tmp_path / "worker.toml"
     config.write_text('[[actions]]\nname = "view"\n')
     done = CliRunner().invoke(cli.main, ["--config", str(config), "worker"])
