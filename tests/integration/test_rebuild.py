@@ -107,11 +107,11 @@ def test_one_killed_and_one_asleep_in_the_middle_are_gone_on_with_and_the_digest
                 assert time.monotonic() < until_s
             return process
 
-        killed = begin(1_000)
+        killed = begin(2_000)
         killed.kill()
         killed.wait()
         killed.stderr.close()
-        asleep = begin(4_000)
+        asleep = begin(6_000)
         asleep.send_signal(signal.SIGSTOP)
     report = rebuild(world)
     asleep.send_signal(signal.SIGCONT)
