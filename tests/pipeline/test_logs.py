@@ -3,18 +3,20 @@
 import logging
 
 import pytest
+import structlog
 
 from pipeline import logs
 
 
 @pytest.fixture
 def root():
-    """The root logger as it was, afterwards."""
+    """The root logger as it was, afterwards, and structlog too: a logger first used from here on would keep these."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield root
     root.handlers[:] = handlers
     root.setLevel(level)
+    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
