@@ -16,11 +16,7 @@ from pipeline.kafka.reading import Range
 from pipeline.redis_login import wire
 
 REDIS_VERSION_MIN = (7, 0)
-VALKEY_WHOLE_FROM = (
-    9,
-    1,
-    2,
-)  # seen: takes a torn script off its append-only file; Redis 7.0.15 leaves half of it there
+VALKEY_WHOLE_FROM = (9, 1, 2)  # takes a torn script off its append-only file; Redis 7.0.15 was seen to leave half of it
 MEMORY_SHARE_MAX = 0.85
 CLOCK_SKEW_MS_MAX = 1_000
 BEYOND_NOTED = 1_000
@@ -127,15 +123,25 @@ class RedisSide:
             lost = f"meta incomplete, without {', '.join(absent)}: a worker that runs now restores it"
             yield Finding("state", "wrong", lost, f"if it stays: {ANEW}")
             return
+        if torn := self._torn(generation):
+            yield Finding("state", "wrong", f"{torn} shards hold half a script: they count too much", ANEW)
+            return
         yield Finding("state", "ok", f"generation {generation}, {shards} shards, columns {', '.join(columns)}")
+
+    def _torn(self, generation: int) -> int:
+        """In how many shards a script began that did not end (see `features/store/redis_scripts.py`)."""
+        return sum(begun != ended for begun, ended in self._of_shards(generation, "begun", "ended"))
 
     def _marks(self, part: Part) -> list[int]:
         generation = names.serving(self._generations.look().meta)
-        fields = [names.mark_field(phase, part) for phase in PHASES]
+        found = self._of_shards(generation, *(names.mark_field(phase, part) for phase in PHASES))
+        return [int(mark) for pair in found for mark in pair if mark is not None]
+
+    def _of_shards(self, generation: int, *fields: str) -> list[list[bytes | None]]:
+        """These fields of every shard's `hwm`."""
         prefixes = names.prefixes(self._settings.redis.app, generation, self._settings.redis.shards)
         with answering():
-            found = good(self._wire.exchange([("HMGET", f"{prefix}hwm", *fields) for prefix in prefixes]))
-        return [int(mark) for pair in found for mark in pair if mark is not None]
+            return good(self._wire.exchange([("HMGET", f"{prefix}hwm", *fields) for prefix in prefixes]))
 
 
 def _rebuilds(standing: Standing) -> Iterator[Finding]:

@@ -61,7 +61,7 @@ class Server:
         self._argv = [str(program), *plain, port_option, str(self.port), *WORDS.split(), "--save", ""]
         self._argv += ["--dir", str(directory), *options]
         check = program.with_name("redis-check-aof")
-        self._check = check if check.exists() else None
+        self._check = check if check.exists() and "--aof-load-truncated" not in options else None
         if self._check:
             self._argv += ["--aof-load-truncated", "no"]
         self.start()

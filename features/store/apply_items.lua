@@ -6,14 +6,17 @@
 --          epoch
 -- Returns  {1, last} | {0, mark} (another mark: nothing written) | {0, mark, {}, epoch} (users were forgotten since:
 --          nothing written)
+--          | error TORN (see redis_scripts.py)
 -- The header without flags makes a full Redis refuse the script before it starts, never half-way. Bytes are never
 -- compared with < or >: Lua compares by the server's locale.
 local prefix = string.sub(KEYS[1], 1, -4)
-local held = redis.call('HMGET', KEYS[1], ARGV[1], 'epoch:i')
+local held = redis.call('HMGET', KEYS[1], ARGV[1], 'epoch:i', 'begun', 'ended')
+if held[3] ~= held[4] then return redis.error_reply('TORN ' .. KEYS[1]) end
 local mark, epoch = held[1] or '-2', held[2] or '0'
 if mark ~= ARGV[2] then return {0, tonumber(mark)} end
 if epoch ~= ARGV[8] then return {0, tonumber(mark), {}, tonumber(epoch)} end
 redis.call('EXISTS', prefix .. '-') -- nobody's: fails in a cluster while the slot is moved, see redis_cluster.py
+redis.call('HINCRBY', KEYS[1], 'begun', 1)
 
 local call, pack, unpack_at = redis.call, struct.pack, struct.unpack
 local sub, byte, find, floor = string.sub, string.byte, string.find, math.floor
@@ -405,4 +408,5 @@ for _, key in ipairs(order) do
 end
 if someone then call('HINCRBY', KEYS[1], 'epoch:i', 1) end
 call('HSET', KEYS[1], ARGV[1], ARGV[3])
+call('HINCRBY', KEYS[1], 'ended', 1)
 return {1, tonumber(ARGV[3])}

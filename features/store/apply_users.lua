@@ -4,10 +4,11 @@
 -- ARGV     field, prev, last, ttl s, epoch, number of counters, number of tombstones, (counter, count)...,
 --          (tombstone's name, tombstone)..., (user hash in hex, version read, log)...
 -- Returns  {1, last} | {0, mark} (another mark: nothing written) | {0, mark, losers} (versions moved: nothing written)
---          | {0, mark, {}, epoch} (tombstones changed since: nothing written)
+--          | {0, mark, {}, epoch} (tombstones changed since: nothing written) | error TORN (see redis_scripts.py)
 -- The header without flags makes a full Redis refuse the script before it starts, never half-way.
 local prefix = string.sub(KEYS[1], 1, -4)
-local held = redis.call('HMGET', KEYS[1], ARGV[1], 'epoch:u')
+local held = redis.call('HMGET', KEYS[1], ARGV[1], 'epoch:u', 'begun', 'ended')
+if held[3] ~= held[4] then return redis.error_reply('TORN ' .. KEYS[1]) end
 local mark, epoch = held[1] or '-2', held[2] or '0'
 if mark ~= ARGV[2] then return {0, tonumber(mark)} end
 if epoch ~= ARGV[5] then return {0, tonumber(mark), {}, tonumber(epoch)} end
@@ -23,6 +24,7 @@ for at = first, #ARGV, 3 do
 end
 if #losers > 0 then return {0, tonumber(mark), losers} end
 
+redis.call('HINCRBY', KEYS[1], 'begun', 1)
 for at = first, #ARGV, 3 do
   local key = prefix .. 'u:' .. ARGV[at]
   if ARGV[at + 2] == '' then
@@ -39,4 +41,5 @@ for at = tombstones, first - 1, 2 do
 end
 if first > tombstones then redis.call('HINCRBY', KEYS[1], 'epoch:u', 1) end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+redis.call('HINCRBY', KEYS[1], 'ended', 1)
 return {1, tonumber(ARGV[3])}

@@ -49,7 +49,7 @@ class StateMoved(RuntimeError):
 
 
 class StateForeign(RuntimeError):
-    """The state belongs to another log, layout or shard count: stop loudly, never guess."""
+    """The state belongs to another log, layout or shard count, or is damaged: stop loudly, never guess."""
 
 
 class StoreAway(ConnectionError):

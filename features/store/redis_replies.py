@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from features.store.port import StoreAway, StoreRefused
+from features.store.port import ANEW, StateForeign, StoreAway, StoreRefused
 from features.store.redis_wire import Wire
 
 _NOT_NOW = ("OOM", "READONLY", "LOADING", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS")
@@ -25,6 +25,7 @@ _NOT_NOW_KINDS = (
     redis.exceptions.AskError,  # and its child MovedError: a map that changes faster than it is followed
 )
 _MOVING = "ttempted to access a non local key in a cluster node"  # Script attempted (Redis), Attempted (Valkey)
+_TORN = "TORN {"  # see redis_scripts.py
 _REFUSED_IN_SCRIPT = "The user executing the script can't"
 
 
@@ -54,7 +55,9 @@ def is_unknown_script(reply: Any) -> bool:
 
 @contextmanager
 def answering() -> Iterator[None]:
-    """Turns what means "not now" into `StoreAway`, "you not" into `StoreRefused`; what is wrong for good passes."""
+    """Turns what means "not now" into `StoreAway`, "you not" into `StoreRefused`, a torn state into `StateForeign`; what
+    is wrong for good passes.
+    """
     try:
         yield
     except redis.exceptions.AuthenticationError as error:
@@ -67,6 +70,8 @@ def answering() -> Iterator[None]:
         text = str(error)
         if isinstance(error, redis.exceptions.NoPermissionError) or _REFUSED_IN_SCRIPT in text:
             raise StoreRefused(f"Redis's user lacks a permission: {text}") from error
+        if _TORN in text:
+            raise StateForeign(f"half a script is in the state, so it counts too much: {text}; {ANEW}") from error
         if _MOVING in text:
             raise StoreAway("the slot of a shard is being moved to another node") from error
         if isinstance(error, _NOT_NOW_KINDS) or text.startswith(_NOT_NOW):

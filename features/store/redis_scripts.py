@@ -1,4 +1,9 @@
-"""The store's scripts. Each touches one slot: it derives its keys from KEYS[1], whose hash tag they share."""
+"""The store's scripts. Each touches one slot: it derives its keys from KEYS[1], whose hash tag they share.
+
+A script that changes what counts adds one to its shard's `begun` with its first write and to `ended` with its last. They
+differ where half a script is in the state: Redis 7 with `aof-load-truncated yes` leaves the first half of a torn script
+in its append-only file and applies it two starts later. Such a shard answers TORN from then on.
+"""
 
 from __future__ import annotations
 

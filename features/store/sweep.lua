@@ -43,6 +43,7 @@ for at = 2 * users + 2, #ARGV do
     end
     local removed = #list / 16 - #kept
     if removed > 0 then
+      if gone == 0 then call('HINCRBY', KEYS[1], 'begun', 1) end
       gone = gone + removed
       if #kept == 0 then
         call('DEL', key)
@@ -52,4 +53,5 @@ for at = 2 * users + 2, #ARGV do
     end
   end
 end
+if gone > 0 then call('HINCRBY', KEYS[1], 'ended', 1) end
 return gone

@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient
 from features.facts import Fact
 from features.schema import UserAction
 from features.state import State
+from features.store.layout import prefixes
 from features.store.port import Part
 from features.store.redis import RedisStore
 from pipeline.cli import main
@@ -134,6 +135,16 @@ def test_a_state_of_other_columns_is_wrong(settings, doctor):
     assert exit_code == 1
     assert found["state"]["status"] == "wrong"
     assert "columns" in found["state"]["seen"]
+
+
+def test_a_state_that_holds_half_a_script_is_wrong(settings, doctor):
+    fill(settings).close()
+    with redis_client.Redis.from_url(settings.redis.url) as client:
+        client.hincrby(f"{prefixes(settings.redis.app, 1, settings.redis.shards)[0]}hwm", "begun", 1)
+    found, exit_code = doctor()
+    assert exit_code == 1
+    assert found["state"]["seen"] == "1 shards hold half a script: they count too much"
+    assert "headrace rebuild" in found["state"]["mend"]
 
 
 def test_before_the_first_worker_there_is_no_state_yet_and_nothing_is_wrong(doctor):

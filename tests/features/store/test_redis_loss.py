@@ -8,11 +8,14 @@ import redis
 from features.digest import digest
 from features.domain import Action, Domain
 from features.state import State
+from features.store.layout import prefixes
 from features.store.memory import MemoryStore
-from features.store.port import StateLost, StoreAway
+from features.store.port import StateForeign, StateLost, StoreAway
 from features.store.redis import RedisStore
-from tests.features.store.logs import PART, go_on, log
-from tests.redis_servers import start
+from pipeline.embedded import EmbeddedError
+from tests.conftest import unavailable
+from tests.features.store.logs import PART, go_on, log, patiently
+from tests.redis_servers import Single, find_redis7, start
 
 pytestmark = pytest.mark.services
 
@@ -87,3 +90,44 @@ def test_a_script_that_a_power_loss_tore_leaves_nothing_behind(tmp_path, kind):
             assert (client.exists("half"), client.mget("one", "two")) == (0, [b"1", b"2"])
     finally:
         server.stop()
+
+
+def test_a_state_into_which_a_server_brought_half_a_script_back_is_refused(tmp_path):
+    """As Redis 7 is set by itself: it takes a torn file, and goes on writing behind the half that is left in it."""
+    try:
+        server = Single(tmp_path, find_redis7(), "--aof-load-truncated", "yes")
+    except EmbeddedError as error:
+        unavailable(str(error))
+    facts = log(400, 1)
+    store = RedisStore(server.url, app="t", shards=4)
+    try:
+        go_on(State(store, DOMAIN), facts, 200, 50)
+        server.kill()
+        (tail,) = (server.nodes[0].directory / "appendonlydir").glob("*.incr.aof")
+        written = tail.read_bytes()
+        with tail.open("r+b") as file:
+            file.truncate((written.rindex(b"MULTI") + len(written)) // 2)
+        server.restart()
+        go_on(patiently(lambda: State(store, DOMAIN)), facts, 300, 50)  # the half is in the file, not yet in the state
+        server.restart()
+        with pytest.raises(StateForeign, match=r"half a script .* TORN \{.*headrace rebuild"):
+            go_on(patiently(lambda: State(store, DOMAIN)), facts, 400, 50)
+    finally:
+        store.close()
+        server.stop()
+
+
+def test_a_shard_in_which_a_script_began_and_did_not_end_is_neither_written_nor_verified(redis_url):
+    facts = log(100, 1)
+    store = RedisStore(redis_url, app="t", shards=1)
+    state = State(store, DOMAIN)
+    go_on(state, facts, 50, 50)
+    before = digest(store, state.layout, DOMAIN), store.counts()
+    with redis.Redis.from_url(redis_url) as client:
+        client.hincrby(f"{prefixes('t', 1, 1)[0]}hwm", "begun", 1)
+    with pytest.raises(StateForeign, match="half a script"):
+        state.apply(PART, facts[50:], last=99)
+    with pytest.raises(StateForeign, match="half a script"):
+        state.beat()
+    assert (digest(store, state.layout, DOMAIN), store.counts()) == before
+    store.close()
