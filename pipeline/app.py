@@ -23,7 +23,7 @@ from features.state import State
 from features.store.port import FeatureStore, Part, StateLost, StateMoved
 from features.store.redis import RedisStore
 from features.view import StateView
-from pipeline import agents, models, sweeping, telemetry, vitals
+from pipeline import agents, heap, models, sweeping, telemetry, vitals
 from pipeline.config import Settings, Worker, load, require_actions
 from pipeline.edge import ANSWER_S, WorkerEdge
 from pipeline.engine import Engine
@@ -263,6 +263,11 @@ def _attach_life(
             if app.edge.is_ready:
                 await app.edge.look_at_logs()
 
+    async def memory() -> None:
+        while not app.should_stop:
+            await app.sleep(heap.GIVE_BACK_S)
+            await asyncio.to_thread(heap.give_back)
+
     async def watchdog() -> None:
         await vitals.watch(app, store, pause, probe(), limit_s=settings.worker.watchdog_ms / 1000)
 
@@ -274,7 +279,7 @@ def _attach_life(
         if app.edge.is_ready:
             await asyncio.to_thread(app.edge.desk.publisher.close)
 
-    for task in (beats, sweeps, broker, logs, watchdog):
+    for task in (beats, sweeps, broker, logs, memory, watchdog):
         app.task(task)
     app.on_partitions_revoked.connect(revoked)
     app.on_before_shutdown.connect(shutdown)
