@@ -113,12 +113,19 @@ def latencies(pacer: Pacer, *, begun_s: float, seconds: float) -> list[dict[str,
     ]
 
 
-def slopes(readings: list[tuple[float, float]], from_s: float) -> dict[str, float]:
-    """First, last and greatest reading after `from_s`, and the slopes an hour."""
+def slopes(readings: list[tuple[float, float]], from_s: float) -> dict[str, Any]:
+    """First, last and greatest reading after `from_s`, the slopes an hour; and medians of tenths of the whole run: growth
+    without end is a line in them, an allocator that keeps its largest moment a step.
+    """
     at_s, values = np.array([each for each in readings if each[0] >= from_s], np.float64).T
     per_hour, from_ends = slope_per_hour(at_s, values)
     told = {"first": values[0], "last": values[-1], "most": values.max(), "per_hour": per_hour, "from_ends": from_ends}
-    return {name: round(float(value), 2) for name, value in told.items()}
+    return {
+        **{name: round(float(value), 2) for name, value in told.items()},
+        "by_tenth": [
+            round(float(np.median(tenth)), 1) for tenth in np.array_split([each for _, each in readings], TENTHS)
+        ],
+    }
 
 
 if __name__ == "__main__":
