@@ -94,9 +94,9 @@ def run(world: World, servers: Servers, *, seconds: float, rate: float, warm_up:
         "redis_used_mb": slopes(memory, from_s),
     }
     for process in processes:
-        looks = process.after(from_s)
-        figures[f"{process.name}_resident_mb"] = slopes([(look.at_s, look.resident_mb) for look in looks], from_s)
-        figures[f"{process.name}_files"] = slopes([(look.at_s, look.files) for look in looks], from_s)
+        resident_mb = [(look.at_s, look.resident_mb) for look in process.looks]
+        figures[f"{process.name}_resident_mb"] = slopes(resident_mb, from_s)
+        figures[f"{process.name}_files"] = slopes([(look.at_s, look.files) for look in process.looks], from_s)
     return figures
 
 

@@ -33,10 +33,6 @@ class Watched:
         resident_kb = int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
         self.looks.append(Look(at_s, resident_kb / 1024, len(list((process / "fd").iterdir()))))
 
-    def after(self, at_s: float) -> list[Look]:
-        """The readings from `at_s` on."""
-        return [look for look in self.looks if look.at_s >= at_s]
-
 
 def slope_per_hour(at_s: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[float, float]:
     """Theil-Sen's slope per hour, the median over all pairs (Sen 1968: a spike does not tilt it), and the same from
