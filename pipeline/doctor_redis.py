@@ -67,6 +67,7 @@ class RedisSide:
             yield Finding("state", "note", "no state yet: the first worker begins it", "nothing to do")
             return
         yield from self._serving(standing)
+        yield from self._building(standing)
         yield from _rebuilds(standing)
 
     def binding(self, logs: Mapping[str, str]) -> Iterator[Finding]:
@@ -123,23 +124,31 @@ class RedisSide:
             lost = f"meta incomplete, without {', '.join(absent)}: a worker that runs now restores it"
             yield Finding("state", "wrong", lost, f"if it stays: {ANEW}")
             return
-        if torn := self._torn(generation):
+        if torn := self._torn(generation, shards):
             yield Finding("state", "wrong", f"{torn} shards hold half a script: they count too much", ANEW)
             return
         yield Finding("state", "ok", f"generation {generation}, {shards} shards, columns {', '.join(columns)}")
 
-    def _torn(self, generation: int) -> int:
+    def _building(self, standing: Standing) -> Iterator[Finding]:
+        """Whether a rebuild can go on with what is being built."""
+        number = standing.building
+        if number is not None and (torn := self._torn(number, int(standing.meta.get(f"shards:{number}", 0)))):
+            words = f"{torn} shards of generation {number}, which is being built, hold half a script"
+            yield Finding("state", "wrong", words, "`headrace rebuild --anew`")
+
+    def _torn(self, generation: int, shards: int) -> int:
         """In how many shards a script began that did not end (see `features/store/redis_scripts.py`)."""
-        return sum(begun != ended for begun, ended in self._of_shards(generation, "begun", "ended"))
+        return sum(begun != ended for begun, ended in self._of_shards(generation, shards, "begun", "ended"))
 
     def _marks(self, part: Part) -> list[int]:
         generation = names.serving(self._generations.look().meta)
-        found = self._of_shards(generation, *(names.mark_field(phase, part) for phase in PHASES))
+        fields = [names.mark_field(phase, part) for phase in PHASES]
+        found = self._of_shards(generation, self._settings.redis.shards, *fields)
         return [int(mark) for pair in found for mark in pair if mark is not None]
 
-    def _of_shards(self, generation: int, *fields: str) -> list[list[bytes | None]]:
+    def _of_shards(self, generation: int, shards: int, *fields: str) -> list[list[bytes | None]]:
         """These fields of every shard's `hwm`."""
-        prefixes = names.prefixes(self._settings.redis.app, generation, self._settings.redis.shards)
+        prefixes = names.prefixes(self._settings.redis.app, generation, shards)
         with answering():
             return good(self._wire.exchange([("HMGET", f"{prefix}hwm", *fields) for prefix in prefixes]))
 

@@ -32,7 +32,7 @@ from features.digest import digest
 from features.schema import INPUT_TOPICS
 from features.state import State
 from features.store.layout import FORMAT
-from features.store.port import StateMoved
+from features.store.port import StateForeign, StateMoved
 from features.store.redis import RedisStore
 from features.store.redis_generations import LEASE_MS, Generations, Standing
 from pipeline.app import open_store
@@ -114,7 +114,11 @@ def rebuild(
                 _remove(generations, [standing.building], say)
             generations.remember(generation, built_for)
             job = _Job(settings, topics, logs, folder, standing.serving, generation)
-            refill, found = _fill(job, lease, with_digest=with_digest, say=say)
+            try:
+                refill, found = _fill(job, lease, with_digest=with_digest, say=say)
+            except StateForeign as error:
+                words = f"generation {generation}, which is being built: {error}; this one by `headrace rebuild --anew`"
+                raise StateForeign(words) from error
             lease.check()
             if (now := _identities(settings, list(topics.values()))) != logs:
                 changed = ", ".join(topic for topic in logs if now[topic] != logs[topic])

@@ -407,6 +407,5 @@ for _, key in ipairs(order) do
   if #args > 0 then call('ZREMRANGEBYRANK', full, 0, -(list.most + 1)) end
 end
 if someone then call('HINCRBY', KEYS[1], 'epoch:i', 1) end
-call('HSET', KEYS[1], ARGV[1], ARGV[3])
-call('HINCRBY', KEYS[1], 'ended', 1)
+call('HSET', KEYS[1], ARGV[1], ARGV[3], 'ended', (held[4] or 0) + 1)
 return {1, tonumber(ARGV[3])}

@@ -40,6 +40,5 @@ for at = tombstones, first - 1, 2 do
   redis.call('SET', prefix .. 'f:' .. ARGV[at], ARGV[at + 1], 'EX', ARGV[4])
 end
 if first > tombstones then redis.call('HINCRBY', KEYS[1], 'epoch:u', 1) end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
-redis.call('HINCRBY', KEYS[1], 'ended', 1)
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3], 'ended', (held[4] or 0) + 1)
 return {1, tonumber(ARGV[3])}

@@ -1,8 +1,9 @@
 """The store's scripts. Each touches one slot: it derives its keys from KEYS[1], whose hash tag they share.
 
-A script that changes what counts adds one to its shard's `begun` with its first write and to `ended` with its last. They
-differ where half a script is in the state: Redis 7 with `aof-load-truncated yes` leaves the first half of a torn script
-in its append-only file and applies it two starts later. Such a shard answers TORN from then on.
+A script that changes what counts adds one to its shard's `begun` with its first write, and with its last sets `ended` to
+one more than it read. They differ where more of a script is in the state than was seen to end: Redis 7 with
+`aof-load-truncated yes` leaves the beginning of a torn script in its append-only file (all of it, where EXEC was torn)
+and applies it two starts later, before what was done instead. Applying and beats answer TORN in such a shard from then on.
 """
 
 from __future__ import annotations

@@ -2,10 +2,12 @@
 -- Removes the entries of forgotten users from some session lists of one shard; it only ever frees memory.
 -- KEYS[1]  {tag}:<app>:<generation>:hwm; the shard's other keys share its prefix and so its slot
 -- ARGV     users, (user as 8 bytes, until ms as 6 bytes)..., items as 16 hex digits...
--- Returns  how many entries are gone
+-- Returns  how many entries are gone; begun and ended: see redis_scripts.py
 local call, sub, find = redis.call, string.sub, string.find
 local prefix = sub(KEYS[1], 1, -4) .. 's:'
+if call('EXISTS', KEYS[1]) == 0 then return 0 end -- a generation that was sealed: nothing of it may come back
 redis.call('EXISTS', string.sub(KEYS[1], 1, -4) .. '-') -- nobody's: fails in a cluster while the slot is moved, see redis_cluster.py
+local ended = call('HGET', KEYS[1], 'ended') or 0
 local users, forgotten, first = tonumber(ARGV[1]), {}, {}
 for at = 2, 2 * users, 2 do
   forgotten[ARGV[at]] = struct.unpack('>I6', ARGV[at + 1])
@@ -53,5 +55,5 @@ for at = 2 * users + 2, #ARGV do
     end
   end
 end
-if gone > 0 then call('HINCRBY', KEYS[1], 'ended', 1) end
+if gone > 0 then call('HSET', KEYS[1], 'ended', ended + 1) end
 return gone

@@ -178,6 +178,12 @@ def test_rebuilds_at_work_dead_ones_and_what_they_left_are_told(settings, doctor
     found, exit_code = doctor()
     assert "a rebuild died while it filled generation 2" in found["state"]["seen"]
     assert "`headrace rebuild` goes on" in found["state"]["mend"]
+    hwm = f"{prefixes(settings.redis.app, 2, settings.redis.shards)[0]}hwm"
+    with redis_client.Redis.from_url(settings.redis.url) as client:
+        client.hincrby(hwm, "begun", 1)
+        found, exit_code = doctor()
+        client.hdel(hwm, "begun")
+    assert (exit_code, found["state"]["mend"]) == (1, "`headrace rebuild --anew`")
     generations.claim("me:1:x", instead_of=1, building=2, before=2)
     generations.flip("me:1:x", instead_of=1, building=2)
     store.close()

@@ -22,6 +22,7 @@ from features.tombstone import Tombstone, name, pack
 from pipeline import rebuild as module
 from pipeline.app import open_store
 from pipeline.cli import main
+from pipeline.config import ConfigError
 from pipeline.dataset import write
 from pipeline.embedded import free_port
 from pipeline.kafka.slices import LogRecord
@@ -303,6 +304,29 @@ def test_where_the_topics_hold_the_nulls_the_digest_is_that_of_a_replay(world):
     rebuild(world)
     report = rebuild(world)  # from a state that has forgotten u3
     assert report["generation"] == {"from": 2, "to": 3}
+    assert report["digest"] == world.digest() == world.replayed_digest()
+
+
+def test_one_that_died_and_into_which_half_a_script_came_is_refused_and_begun_again_with_anew(world, monkeypatch):
+    world.publish("user_actions", traffic(300, seed="a"))
+
+    def dies(*_):
+        raise ConfigError("the machine is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "digest", dies)
+        died = CliRunner().invoke(main, ["--config", str(world.config), "rebuild"])
+    assert "the machine is gone" in died.output
+    generation = int(world.meta()["building"])
+    with world.wire() as redis:
+        for prefix in prefixes(world.name, generation, world.settings.redis.shards):
+            redis.exchange([("HINCRBY", f"{prefix}hwm", "begun", 1)])
+    assert "hold half a script" in doctor(world)
+    world.publish("user_actions", traffic(300, seed="b"))
+    refused = CliRunner().invoke(main, ["--config", str(world.config), "rebuild"])
+    assert refused.exit_code
+    assert "`headrace rebuild --anew`" in refused.output
+    report = rebuild(world, "--anew")
     assert report["digest"] == world.digest() == world.replayed_digest()
 
 
