@@ -27,9 +27,9 @@ def command(*, settings: Settings) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # to pid 1 it means nothing else, until Faust listens to it
     from pipeline.app import run_worker
 
-    logs.set_up(level=settings.worker.log_level, form=settings.worker.log_format)
     require_actions(settings)
     secret("redis.password", settings.redis.password_file)  # here it is one line, later a worker that stops
+    logs.set_up(level=settings.worker.log_level, form=settings.worker.log_format)
     with bounded("start stuck", "the broker's client does not come back", limit_s=START_S):
         admit(settings.kafka)
     run_worker(settings)
