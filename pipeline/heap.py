@@ -1,7 +1,8 @@
 """Memory that the C allocator keeps, given back to the system.
 
-A go of 32 answers holds arrays of 10 MB at once. glibc keeps what they leave: the process would stay as large as its
-largest go ever was. Seen at 200 triggers a second over five minutes: 112 to 120 MB without, 108 to 113 MB with.
+A go of 32 answers may hold arrays of 8 MB at once (32 x 200 candidates x 300 columns of float32), and glibc keeps pages that
+they leave. One run each at 200 triggers a second, the first 280 s: 102 to 117 MB without, 98 to 114 with a call every 20 s.
+That is little, and it did not make an hour's soak flat: see the README.
 """
 
 from __future__ import annotations

@@ -67,9 +67,8 @@ class Pulse:
     def _run(self, death_signal: int) -> None:
         child.die_with_parent(death_signal)  # what an exec keeps is its own thread's, and the next process inherits it
         while True:
-            select.select(
-                [], [], [], self._look_s
-            )  # relative: time.sleep waits for a moment, and fails where clocks jump
+            # Relative: time.sleep waits for a moment, and fails where clocks jump.
+            select.select([], [], [], self._look_s)
             try:
                 organ = self.dead()
             except Exception:

@@ -5,8 +5,7 @@
 -- ARGV     field, prev, last, ttl s, columns, top weights (a double each), ops: (kind c1, key c16, u32 length, body)...,
 --          epoch
 -- Returns  {1, last} | {0, mark} (another mark: nothing written) | {0, mark, {}, epoch} (users were forgotten since:
---          nothing written)
---          | error TORN (see redis_scripts.py)
+--          nothing written) | error TORN (see redis_scripts.py)
 -- The header without flags makes a full Redis refuse the script before it starts, never half-way. Bytes are never
 -- compared with < or >: Lua compares by the server's locale.
 local prefix = string.sub(KEYS[1], 1, -4)
