@@ -96,7 +96,7 @@ def session_touches(blob: bytes) -> tuple[NDArray[np.int64], NDArray[np.uint64],
     return ts_ms, rows["user"].astype(np.uint64), rows["session"].astype(np.uint16)
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 12)
 def contribution(minute: int, weight: float, distance: int) -> float:
     """What an action of that weight, `distance` items later, adds within its minute's bucket.
 

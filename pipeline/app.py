@@ -309,6 +309,7 @@ async def _beat(app: App, store: StoreThread, progress: Progress) -> None:
 
 def run_worker(settings: Settings) -> None:
     """Runs one worker until it is told to stop (SIGTERM, SIGINT); never returns."""
+    heap.bound()
     app = build(settings)
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD)
