@@ -30,6 +30,7 @@ from pipeline.engine import Engine
 from pipeline.kafka import driver
 from pipeline.kafka.access import refusal
 from pipeline.kafka.clients import SMALL_ANSWERS, confluent, faust_credentials
+from pipeline.kafka.edge import Options
 from pipeline.kafka.publisher import Publisher
 from pipeline.logs import get_logger
 from pipeline.model_control import Follower
@@ -120,9 +121,7 @@ def build(settings: Settings) -> App:
         should_stop=lambda: app.should_stop,
     )
     app.metrics_at = settings.worker.metrics_host, settings.worker.metrics_port
-    app.edge_options = driver.Options(
-        settings.kafka.fetch_wait_ms, settings.kafka.fetch_max_bytes, settings.worker.slice_max
-    )
+    app.edge_options = Options(settings.kafka.fetch_wait_ms, settings.kafka.fetch_max_bytes, settings.worker.slice_max)
     for topic in kinds:
         _attach_agent(app, topic, settings)
     _attach_life(app, settings, store, progress, pause, control)

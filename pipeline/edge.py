@@ -36,7 +36,7 @@ MEND = "`headrace doctor` says more"
 
 
 class WorkerEdge:
-    """Implements `pipeline.kafka.driver.Edge`. `desk` is there once `ready` has returned."""
+    """Implements `pipeline.kafka.edge.Edge`. `desk` is there once `ready` has returned."""
 
     def __init__(
         self,

@@ -9,317 +9,40 @@ driver it subclasses:
 - What gets committed is what the edge says is answered, not Faust's acks: an agent that raised, gaps in the offsets
   and skipped events cannot move it. A commit that fails is tried again; it never takes the worker down.
 
-It leans on private names of faust-streaming 0.15.3: `tests/pipeline/kafka/test_driver.py` names each of them.
+`consumer_thread.py` is the half of it that talks to the broker. Both lean on private names of faust-streaming 0.15.3:
+`tests/pipeline/kafka/test_driver.py` names each of them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-import re
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any
 
-import aiokafka
 import faust
-from aiokafka import OffsetAndMetadata
-from aiokafka.errors import (
-    GroupAuthorizationFailedError,
-    IllegalStateError,
-    KafkaError,
-    NoOffsetForPartitionError,
-    OffsetOutOfRangeError,
-    TopicAuthorizationFailedError,
-)
+from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as stock
 from faust.types import TP, ConsumerMessage
 
 from features.store.port import Part
 from pipeline.kafka import codecs
-from pipeline.kafka.codecs import BatchDamaged
-from pipeline.kafka.silence import LOOK_S as LISTEN_S
-from pipeline.kafka.silence import Silence
+from pipeline.kafka.consumer_thread import BACKOFF_S, SliceThread
 from pipeline.kafka.slices import Cursor, Slice
-from pipeline.kafka.topics import FORBIDDEN
 from pipeline.logs import get_logger
-
-if TYPE_CHECKING:
-    from features.state import Resume
 
 log = get_logger(__name__)
 
 SCHEME = "headrace"
-ROUND_SLICES = 4  # of one partition, before the others get their turn
 IDLE_FETCH_S = 0.2  # a fetch call ends at the latest then, so that partitions whose queue has drained are asked again
 BUSY_FETCH_S = 0.02
 NOTHING_ACTIVE_S = 0.005  # stock sleeps 1 s here: at 8 queued slices that would be most of the time
-BACKOFF_S = 0.5
-BACKOFF_S_MAX = 5.0
-LOOK_S = 0.2  # how often a wait for the broker looks whether the worker is to stop
-SILENCE_S = 2.0  # a connection that takes longer is said to be waited for
-ANSWER_S = 10.0
 CUT_S = 10.0  # followers of a healthy broker fetch every half second
-DENIED_S = 5.0  # a topic that was denied is tried again all the time: so long without a word, and it is allowed
-GOODBYE_S = 3.0
-IDENTITY = re.compile("[0-9a-f]{16}")  # of a log, as the metadata of a commit
-END = "\0"  # confluent-kafka 2.16 reads a commit's metadata up to a zero, beyond its end: UnicodeDecodeError (seen)
-
-
-class Options(NamedTuple):
-    """What the driver takes from the settings, beyond Faust's own."""
-
-    fetch_wait_ms: int
-    fetch_max_bytes: int
-    slice_max: int
-
-
-class Edge(Protocol):
-    """What the driver asks of the pipeline."""
-
-    async def ready(self) -> None:
-        """Returns when the worker may subscribe: topics there, their identity known to the state."""
-        ...
-
-    async def start(self, part: Part, *, committed: int | None, log_start: int) -> Resume:
-        """Where reading starts; waits while the store is away."""
-        ...
-
-    def committable(self, part: Part) -> int | None:
-        """The next offset that is not yet answered, None while unknown. Never moves back."""
-        ...
-
-    def identity(self, part: Part) -> str:
-        """Which log it is: 16 hex that change when the topic is created anew."""
-        ...
-
-    def broker_away(self, cause: str | None) -> None:
-        """Why the broker cannot be reached; None: it can. Called on the consumer's thread."""
-        ...
-
-    def refuse_batch(self, cause: str) -> None:
-        """What the broker holds cannot be unfolded: stops the worker loudly."""
-        ...
-
-    def refuse_log(self, part: Part, cause: str) -> None:
-        """The log contradicts the state: stops the worker loudly."""
-        ...
-
-    def refuse_group(self, cause: str) -> None:
-        """The worker may no longer be a member of its group: stops it loudly."""
-        ...
-
-
-class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """The consumer's thread: stamps what it reads, seeks, commits."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.cursors: dict[TP, Cursor] = {}
-        self._denied_s = math.inf  # when the broker last denied a topic
-        self._silence: Silence | None = None
-
-    async def on_start(self) -> None:
-        """Connects, and waits for a broker that is away: stock would take the worker down. Ends when the worker does."""
-        delay_s = BACKOFF_S
-        self.add_future(self._listen())
-        while not self._is_ending:
-            connecting = asyncio.ensure_future(super().on_start())
-            if not await self._wait(connecting, SILENCE_S):
-                self.app.edge.broker_away(f"broker: {self.app.conf.broker[0].host} does not answer")
-                await self._wait(connecting)
-            if not connecting.done():
-                connecting.cancel()
-                await asyncio.gather(connecting, return_exceptions=True)
-                return
-            try:
-                connecting.result()
-            except (KafkaError, OSError) as error:
-                self.app.edge.broker_away(f"broker: {error}")
-                await self._consumer.stop()
-                await self._wait(asyncio.ensure_future(asyncio.sleep(delay_s)))
-                delay_s = min(delay_s * 2, BACKOFF_S_MAX)
-            else:
-                self.app.edge.broker_away(None)
-                return
-
-    async def _listen(self) -> None:
-        """Has half-open connections closed (nobody else notices them for a minute and a half), and hears the group."""
-        while not self._is_ending:
-            await asyncio.sleep(LISTEN_S)
-            if self._silence is not None:
-                self._silence.look(time.monotonic())
-            self._hear_group()
-
-    def _hear_group(self) -> None:
-        """The client's part in the group rests after an error until somebody asks for it; only fetches that wait at that
-        moment are told. Its own getmany asks, Faust's way around it does not.
-        """
-        coordinator = getattr(self._consumer, "_coordinator", None)  # there is none before the client has started
-        try:
-            if coordinator is not None:
-                coordinator.check_errors()
-        except GroupAuthorizationFailedError as error:
-            self.app.edge.refuse_group(f"broker: {error}: {FORBIDDEN}")
-        except KafkaError as error:
-            log.warning("the group refused something, asking again", cause=repr(error))
-
-    async def on_thread_stop(self) -> None:
-        """Leaves the group; a broker that does not answer is not waited for: it misses us when the session ends."""
-        leaving = asyncio.ensure_future(super().on_thread_stop())
-        if not (await asyncio.wait({leaving}, timeout=GOODBYE_S))[0]:
-            log.warning("the broker does not answer our goodbye", waited_s=GOODBYE_S)
-            await self._ensure_consumer()._client.close()
-            await asyncio.wait({leaving}, timeout=GOODBYE_S)
-
-    @property
-    def _is_ending(self) -> bool:
-        return bool(self.should_stop or self.app.should_stop)
-
-    async def _wait(self, task: asyncio.Future[Any], seconds: float = math.inf) -> bool:
-        """Waits until `task` is done, so long, or until the worker ends; whether it is done."""
-        until_s = time.monotonic() + seconds
-        while not task.done() and not self._is_ending and time.monotonic() < until_s:
-            await asyncio.wait({task}, timeout=LOOK_S)
-        return task.done()
-
-    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
-        """As stock, with the settings that stock hard-codes."""
-        consumer = super()._create_worker_consumer(transport)
-        options = self.app.edge_options
-        consumer._fetch_max_wait_ms = options.fetch_wait_ms
-        consumer._fetch_max_bytes = max(options.fetch_max_bytes, consumer._fetch_max_bytes)
-        consumer._max_partition_fetch_bytes = options.fetch_max_bytes
-        consumer._isolation_level = "read_committed"
-        consumer._auto_offset_reset = "none"
-        join_s = self.app.conf.broker_rebalance_timeout + ANSWER_S
-        fetch_s = options.fetch_wait_ms / 1000 + ANSWER_S
-        self._silence = Silence(consumer._client, answer_s=fetch_s, join_s=join_s)
-        return consumer
-
-    async def _fetch_records(
-        self,
-        consumer: Any,
-        active_partitions: set[TP],
-        timeout: float | None = None,
-        max_records: int | None = None,  # noqa: ARG002 - stock's signature
-    ) -> dict[TP, list[Slice]]:
-        """Slices instead of records, stamped in the same step as they leave the client: no loss goes unseen."""
-        try:
-            records = await self._a_round(consumer, active_partitions, timeout)
-        except NoOffsetForPartitionError:
-            return {}  # assigned but not placed yet
-        except OffsetOutOfRangeError as error:
-            self._refuse(error)
-            return {}
-        except BatchDamaged as error:
-            self.app.edge.refuse_batch(
-                f"a batch of one of {', '.join(sorted({tp.topic for tp in active_partitions}))}: {error}"
-            )
-            return {}
-        except TopicAuthorizationFailedError as error:
-            self.app.edge.broker_away(f"broker: {error}: {FORBIDDEN}")
-            self._denied_s = time.monotonic()
-            await asyncio.sleep(BACKOFF_S)
-            return {}
-        except GroupAuthorizationFailedError:
-            return {}  # `_hear_group` says so
-        now_s = time.monotonic()
-        if now_s - self._denied_s > DENIED_S:
-            self._denied_s = math.inf
-            self.app.edge.broker_away(None)
-        slices = {}
-        for tp, cursor in self.cursors.items():
-            fresh = records.get(tp, ())
-            if (fresh or cursor.held) and tp in active_partitions:
-                slices[tp] = cursor.cut(fresh, now_s=now_s)
-        return {tp: cut for tp, cut in slices.items() if cut}
-
-    async def _a_round(self, consumer: Any, active: set[TP], timeout: float | None) -> dict[TP, list[Any]]:
-        """Of every partition that has some at most ROUND_SLICES slices' worth: a long one neither fills the memory with
-        records nor keeps the others waiting until it is empty.
-        """
-        most = ROUND_SLICES * self.app.edge_options.slice_max
-        records: dict[TP, list[Any]] = await super()._fetch_records(consumer, active, timeout, most)
-        for tp in [tp for tp in consumer._fetcher._records if tp in active and tp not in records]:
-            with suppress(
-                KafkaError
-            ):  # what is taken already must go out; the next fetch, or `_hear_group`, says it again
-                records.update(await super()._fetch_records(consumer, {tp}, 0, most))
-        return records
-
-    def _refuse(self, error: OffsetOutOfRangeError) -> None:
-        for tp, offset in error.args[0].items():
-            self.app.edge.refuse_log(Part(*tp), f"offset {offset} is no longer, or not yet, in the log")
-
-    async def standing(self, tps: Iterable[TP]) -> dict[TP, tuple[int | None, int]]:
-        """For each partition the committed offset (None: never) and the log's first offset."""
-        consumer, tps = self._ensure_consumer(), list(tps)
-        begins, commits = await asyncio.wait_for(
-            asyncio.gather(consumer.beginning_offsets(tps), consumer._coordinator.fetch_committed_offsets(tps)),
-            ANSWER_S,
-        )
-        return {tp: (self._own(tp, commits.get(stock.ensure_aiokafka_TP(tp))), begins[tp]) for tp in tps}
-
-    def _own(self, tp: TP, commit: OffsetAndMetadata | None) -> int | None:
-        """The offset, unless it was committed for another log of this name: a group keeps it beyond a deletion, and
-        a worker that has not seen that yet commits once more. What lies below was never answered.
-        """
-        if commit is None or commit.offset < 0:
-            return None
-        of_log = (commit.metadata or "").rstrip(END)
-        if IDENTITY.fullmatch(of_log) and of_log != self.app.edge.identity(Part(*tp)):
-            log.warning("the commit is of another log", topic=tp.topic, partition=tp.partition, offset=commit.offset)
-            return None
-        return int(commit.offset)
-
-    async def place(self, tp: TP, cursor: Cursor) -> None:
-        """Seek to right after `cursor.last`; what was buffered of the partition is gone."""
-        self._ensure_consumer().seek(tp, cursor.last + 1)
-        self.forget_end(tp)
-        self.cursors[tp] = cursor
-
-    async def forget(self, tps: Iterable[TP]) -> None:
-        """Nothing more is stamped for these until they are placed again."""
-        for tp in tps:
-            self.cursors.pop(tp, None)
-
-    def log_end(self, tp: TP) -> int | None:
-        """The end of the log as the newest fetch reported it (right even where ListOffsets is stale)."""
-        state = self._state(tp)
-        end = state.highwater if state is not None else None
-        return None if end is None or end < 0 else int(end)
-
-    def forget_end(self, tp: TP) -> None:
-        """Nobody knows the end until the next fetch: others may have applied more than the last one saw."""
-        if (state := self._state(tp)) is not None:
-            state.highwater = None
-
-    def _state(self, tp: TP) -> Any:
-        subscription = self._ensure_consumer()._subscription.subscription
-        assignment = subscription.assignment if subscription is not None else None
-        return assignment.state_value(tp) if assignment is not None else None  # asked by another thread: it may go
-
-    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        """Commits; a failure is logged and tried again by the next interval, never a crash."""
-        held = self.assignment()
-        due = {
-            stock.ensure_aiokafka_TP(tp): (offset, self.app.edge.identity(Part(*tp)) + END)
-            for tp, offset in offsets.items()
-            if tp in held
-        }
-        try:
-            await asyncio.wait_for(self._ensure_consumer().commit(due), ANSWER_S)
-        except (KafkaError, OSError, TimeoutError) as error:
-            log.warning("commit failed, will be tried again", cause=repr(error))
-            return False
-        return True
 
 
 class Consumer(stock.Consumer):  # type: ignore[misc]
-    """See the module."""
+    """Where to read from, what to read, what to commit: on the app's own loop."""
 
     def _new_consumer_thread(self) -> SliceThread:
         self._unplaced: set[TP] = set()

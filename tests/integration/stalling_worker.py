@@ -13,7 +13,8 @@ from typing import Any
 
 from pipeline import restart
 from pipeline.cli import main
-from pipeline.kafka.driver import Consumer, SliceThread
+from pipeline.kafka.consumer_thread import SliceThread
+from pipeline.kafka.driver import Consumer
 
 KIND, FILE = sys.argv[1], Path(sys.argv[2])
 _fetch, _getmany, _standing = SliceThread._fetch_records, Consumer._getmany, SliceThread.standing
