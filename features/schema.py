@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+RECORD_BYTES_MAX = 16 << 20
 ID_BYTES_MAX = 256
 NAME_CHARS_MAX = 64
 TEXT_CHARS_MAX = 4096
@@ -196,7 +197,7 @@ _AT = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`")
 def decode(topic: str, raw: bytes) -> InputRecord:
     """The record that `raw` holds on an input topic.
 
-    Raises `Refused` naming the field for anything that breaks the contract: malformed or truncated JSON, a missing
+    Raises `Refused` naming the field for anything that breaks the contract: too long, malformed or truncated JSON, a missing
     or mistyped field, an id that is empty, too long or has control characters, a number out of range.
 
     >>> decode("items", b'{"item_id": "a", "ts_ms": 5}').item_id
@@ -205,6 +206,8 @@ def decode(topic: str, raw: bytes) -> InputRecord:
     Traceback (most recent call last):
     features.schema.Refused: item_id: Expected `str`, got `int`
     """
+    if len(raw) > RECORD_BYTES_MAX:
+        raise Refused("$", f"{len(raw)} bytes (at most {RECORD_BYTES_MAX})")
     try:
         record = _DECODERS[topic].decode(raw)
     except msgspec.ValidationError as error:

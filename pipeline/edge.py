@@ -163,8 +163,11 @@ class WorkerEdge:
             stop_loudly(f"{', '.join(anew)}: deleted and created again: {ANEW} ({MEND})")
 
     def refuse_batch(self, cause: str) -> None:
-        """Nobody can read on behind it."""
-        stop_loudly(f"{cause}: delete it (kafka-delete-records up to behind it), and look at who wrote it")
+        """Nobody can read on behind it; what stands before it is applied."""
+        stop_loudly(
+            f"{cause}: nobody can read it; have the broker drop it (kafka-delete-records, up to the offset behind it), "
+            "and look at who wrote it"
+        )
 
     def refuse_log(self, part: Part, cause: str) -> None:
         """The log and the state contradict each other."""

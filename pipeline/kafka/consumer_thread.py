@@ -26,7 +26,7 @@ from faust.transport.drivers import aiokafka as stock
 from faust.types import TP
 
 from features.store.port import Part
-from pipeline.kafka.codecs import BatchDamaged
+from pipeline.kafka.fetched import RecordsDamaged
 from pipeline.kafka.silence import LOOK_S as LISTEN_S
 from pipeline.kafka.silence import Silence
 from pipeline.kafka.slices import Cursor, Slice
@@ -149,10 +149,8 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         except OffsetOutOfRangeError as error:
             self._refuse(error)
             return {}
-        except BatchDamaged as error:
-            self.app.edge.refuse_batch(
-                f"a batch of one of {', '.join(sorted({tp.topic for tp in active_partitions}))}: {error}"
-            )
+        except RecordsDamaged as error:
+            self.app.edge.refuse_batch(str(error))
             return {}
         except TopicAuthorizationFailedError as error:
             self.app.edge.broker_away(f"broker: {error}: {FORBIDDEN}")
@@ -179,9 +177,8 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         most = ROUND_SLICES * self.app.edge_options.slice_max
         records: dict[TP, list[Any]] = await super()._fetch_records(consumer, active, timeout, most)
         for tp in [tp for tp in consumer._fetcher._records if tp in active and tp not in records]:
-            with suppress(
-                KafkaError
-            ):  # what is taken already must go out; the next fetch, or `_hear_group`, says it again
+            # what is taken already must go out; the next fetch, or `_hear_group`, says it again
+            with suppress(KafkaError, RecordsDamaged):
                 records.update(await super()._fetch_records(consumer, {tp}, 0, most))
         return records
 

@@ -27,7 +27,7 @@ from faust.transport.drivers import aiokafka as stock
 from faust.types import TP, ConsumerMessage
 
 from features.store.port import Part
-from pipeline.kafka import codecs
+from pipeline.kafka import codecs, fetched
 from pipeline.kafka.consumer_thread import BACKOFF_S, SliceThread
 from pipeline.kafka.slices import Cursor, Slice
 from pipeline.logs import get_logger
@@ -233,6 +233,7 @@ class Untouched(faust.Schema):  # type: ignore[misc]
 
 
 def register() -> None:
-    """Make `headrace://` known to Faust, and what compressed batches may unfold to."""
+    """Make `headrace://` known to Faust, and how much a fetch and a compressed batch may bring."""
     codecs.register()
+    fetched.register()
     TRANSPORTS.aliases[SCHEME] = "pipeline.kafka.driver:Transport"

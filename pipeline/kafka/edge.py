@@ -42,7 +42,7 @@ class Edge(Protocol):
         ...
 
     def refuse_batch(self, cause: str) -> None:
-        """What the broker holds cannot be unfolded: stops the worker loudly."""
+        """What the broker holds cannot be read: stops the worker loudly."""
         ...
 
     def refuse_log(self, part: Part, cause: str) -> None:
