@@ -181,6 +181,11 @@ class WorkerEdge:
         """The consumer waits for the broker, or no longer."""
         self._pause.set("consumer", cause)
 
+    def leaders_away(self, parts: Sequence[Part]) -> None:
+        """Those partitions wait, and the watchdog with them; the others are read on."""
+        names = ", ".join(f"{part.topic}-{part.partition}" for part in parts)
+        self._pause.set("leaders", f"broker: no leader for {names}" if names else None)
+
     async def _identities(self) -> dict[str, str] | None:
         delay_s = BACKOFF_S[0]
         topics = (*self._inputs, *self._outputs)

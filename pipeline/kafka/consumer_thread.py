@@ -43,6 +43,7 @@ SILENCE_S = 2.0  # a connection that takes longer is said to be waited for
 ANSWER_S = 10.0
 DENIED_S = 5.0  # a topic that was denied is tried again all the time: so long without a word, and it is allowed
 GOODBYE_S = 3.0
+NOBODY = -1  # leads a partition whose brokers are all away
 IDENTITY = re.compile("[0-9a-f]{16}")  # of a log, as the metadata of a commit
 END = "\0"  # confluent-kafka 2.16 reads a commit's metadata up to a zero, beyond its end: UnicodeDecodeError (seen)
 
@@ -187,8 +188,12 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
             self.app.edge.refuse_log(Part(*tp), f"offset {offset} is no longer, or not yet, in the log")
 
     async def standing(self, tps: Iterable[TP]) -> dict[TP, tuple[int | None, int]]:
-        """For each partition the committed offset (None: never) and the log's first offset."""
-        consumer, tps = self._ensure_consumer(), list(tps)
+        """For each partition that has a leader the committed offset (None: never) and the log's first offset."""
+        consumer = self._ensure_consumer()
+        leaders = {tp: consumer._client.cluster.leader_for_partition(tp) for tp in tps}
+        tps = [tp for tp, leader in leaders.items() if leader not in (None, NOBODY)]
+        if len(tps) < len(leaders):
+            consumer._client.force_metadata_update()
         begins, commits = await asyncio.wait_for(
             asyncio.gather(consumer.beginning_offsets(tps), consumer._coordinator.fetch_committed_offsets(tps)),
             ANSWER_S,

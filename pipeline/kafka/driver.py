@@ -49,6 +49,7 @@ class Consumer(stock.Consumer):  # type: ignore[misc]
         self._seek_nos: dict[TP, int] = {}
         self._seeks = 0
         self._hold_to: dict[TP, int] = {}
+        self._ask_at_s = 0.0  # when partitions that had no leader are to be looked at again
         self._doubted_s: dict[TP, float] = {}  # since when a log seems to end before what is applied
         return SliceThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -97,12 +98,14 @@ class Consumer(stock.Consumer):  # type: ignore[misc]
             self._unplaced.discard(tp)
             self._hold_to.pop(tp, None)
             self._doubted_s.pop(tp, None)
+        self.app.edge.leaders_away(())
         await self._thread.call_thread(self._thread.forget, tuple(revoked))
         await super().on_partitions_revoked(revoked)
 
     async def _place_waiting(self) -> None:
+        """Of what waits, those whose log can be asked: a partition without a leader does not hold up the others."""
         waiting = {tp: self._seek_nos[tp] for tp in self._unplaced & self.assignment()}
-        if not waiting:
+        if not waiting or time.monotonic() < self._ask_at_s:
             return
         try:
             standing = await self._thread.call_thread(self._thread.standing, tuple(waiting))
@@ -110,8 +113,12 @@ class Consumer(stock.Consumer):  # type: ignore[misc]
             log.warning("the broker does not say where the log stands, asking again", cause=repr(error))
             await asyncio.sleep(BACKOFF_S)
             return
-        for tp, seek_no in waiting.items():
-            await self._place(tp, seek_no, *standing[tp])
+        leaderless = sorted(Part(*tp) for tp in waiting.keys() - standing.keys())
+        self.app.edge.leaders_away(leaderless)
+        if leaderless:
+            self._ask_at_s = time.monotonic() + BACKOFF_S
+        for tp, at in standing.items():
+            await self._place(tp, waiting[tp], *at)
 
     async def _place(self, tp: TP, seek_no: int, committed: int | None, log_start: int) -> None:
         resume = await self.app.edge.start(Part(*tp), committed=committed, log_start=log_start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from features.store.port import Part
@@ -39,6 +40,10 @@ class Edge(Protocol):
 
     def broker_away(self, cause: str | None) -> None:
         """Why the broker cannot be reached; None: it can. Called on the consumer's thread."""
+        ...
+
+    def leaders_away(self, parts: Sequence[Part]) -> None:
+        """These cannot be placed: no broker leads them. Empty: all that are ours can."""
         ...
 
     def refuse_batch(self, cause: str) -> None:

@@ -103,6 +103,13 @@ class Coordinated:
 
     def __init__(self, metadata):
         self._coordinator, self._metadata, self.commits = self, metadata, []
+        self._client, self.cluster, self.leaders, self.looked = self, self, {}, 0
+
+    def leader_for_partition(self, tp):
+        return self.leaders.get(tp, 1)
+
+    def force_metadata_update(self):
+        self.looked += 1
 
     async def beginning_offsets(self, tps):
         return dict.fromkeys(tps, 0)
@@ -137,3 +144,16 @@ async def test_a_commit_says_which_log_it_is_of(consumer, monkeypatch):
     monkeypatch.setattr(consumer_thread.SliceThread, "assignment", lambda _: {tp})
     assert await consumer._thread._commit({tp: 9})
     assert client.commits == [{stock.ensure_aiokafka_TP(tp): (9, "00112233445566aa\0")}]
+
+
+@pytest.mark.parametrize("leader", [None, consumer_thread.NOBODY])
+async def test_a_partition_without_a_leader_is_left_out_and_looked_for(consumer, monkeypatch, leader):
+    client, led, alone = Coordinated(""), faust.types.TP("t", 0), faust.types.TP("t", 1)
+    client.leaders[alone] = leader
+    monkeypatch.setattr(consumer_thread.SliceThread, "_ensure_consumer", lambda _: client)
+    assert await consumer._thread.standing([led, alone]) == {led: (5, 0)}
+    assert client.looked == 1
+
+
+def test_the_kafka_client_still_has_the_name_of_a_leader_that_is_nobody():
+    assert "elif node_id == -1:" in inspect.getsource(aiokafka.consumer.fetcher.Fetcher._proc_offset_requests)

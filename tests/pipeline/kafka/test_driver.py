@@ -140,3 +140,30 @@ async def test_a_restart_makes_slices_on_their_way_void(consumer):
 
 async def test_a_part_that_is_not_held_has_no_seek_number(consumer):
     assert consumer.seek_no(faust.types.TP("t", 5)) == -1
+
+
+async def test_a_partition_without_a_leader_waits_and_the_others_are_placed(consumer, monkeypatch):
+    led, alone = faust.types.TP("t", 0), faust.types.TP("t", 1)
+    leaders, told, placed, asked = {led}, [], [], []
+
+    async def call_thread(method, tps):
+        asked.append(set(tps))
+        return {tp: (None, 0) for tp in tps if tp in leaders}
+
+    async def place(tp, seek_no, committed, log_start):
+        placed.append(tp)
+        consumer._unplaced.discard(tp)
+
+    monkeypatch.setattr(consumer, "assignment", lambda: {led, alone})
+    monkeypatch.setattr(consumer._thread, "call_thread", call_thread)
+    monkeypatch.setattr(consumer, "_place", place)
+    monkeypatch.setattr(consumer.app.edge, "leaders_away", lambda parts: told.append(parts), raising=False)
+    consumer.replace(led)
+    consumer.replace(alone)
+    await consumer._place_waiting()
+    await consumer._place_waiting()  # too early to ask again
+    assert (placed, told, asked) == ([led], [[alone]], [{led, alone}])
+    leaders.add(alone)
+    consumer._ask_at_s = 0.0
+    await consumer._place_waiting()
+    assert (placed, told[1:], asked[1:]) == ([led, alone], [[]], [{alone}])
