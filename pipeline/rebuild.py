@@ -29,10 +29,11 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from features.digest import digest
-from features.schema import INPUT_TOPICS
+from features.schema import INPUT_TOPICS, REQUESTS
 from features.state import State
+from features.store import layout as names
 from features.store.layout import FORMAT
-from features.store.port import StateForeign, StateMoved
+from features.store.port import Part, StateForeign, StateMoved
 from features.store.redis import RedisStore
 from features.store.redis_generations import LEASE_MS, Generations, Standing
 from pipeline.app import open_store
@@ -44,7 +45,7 @@ from pipeline.kafka.log_identity import identities
 from pipeline.kafka.topics import missing
 from pipeline.lease import Lease
 from pipeline.patience import patiently
-from pipeline.refill import Far, Refill
+from pipeline.refill import FOLDER, Far, Refill
 
 Say = Callable[..., None]  # (what is done, share done from 0 to 1 or None)
 
@@ -70,11 +71,12 @@ class Rebuilt:
     seconds: float
     digest: str  # of the generation as the flip left it; empty where it was not wanted
     removed: int
+    lacking: tuple[str, ...]  # what the state before came from, and this one could not, in words
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    """What is filled from where: `topics` {name in the contract: topic}, `logs` {topic: identity}."""
+class Job:
+    """A rebuild: what is filled from where: `topics` {name in the contract: topic}, `logs` {topic: identity}."""
 
     settings: Settings
     topics: Mapping[str, str]
@@ -113,7 +115,7 @@ def rebuild(
                 say(f"removing generation {standing.building}, which a rebuild left")
                 _remove(generations, [standing.building], say)
             generations.remember(generation, built_for)
-            job = _Job(settings, topics, logs, folder, standing.serving, generation)
+            job = Job(settings, topics, logs, folder, standing.serving, generation)
             try:
                 refill, found = _fill(job, lease, with_digest=with_digest, say=say)
             except StateForeign as error:
@@ -128,8 +130,25 @@ def rebuild(
         seconds = time.monotonic() - begun_s
     grace_s = max(GRACE_S, GRACE_BEATS * settings.redis.beat_ms / 1000)
     _wait(grace_s, lambda left_s: say(f"generation {generation} serves; workers move over, {left_s:.0f} s"))
+    gone = lacking(standing.meta, job, refill.begins)
     removed = clean(settings, keep_old=keep_old, say=say)
-    return Rebuilt(standing.serving, generation, goes_on, refill.records, refill.refused, seconds, found, removed)
+    return Rebuilt(standing.serving, generation, goes_on, refill.records, refill.refused, seconds, found, removed, gone)
+
+
+def lacking(meta: Mapping[str, str], job: Job, begins: Mapping[Part, int]) -> tuple[str, ...]:
+    """In words, what the state that served came from and this one could not; `begins`: where the logs begin now."""
+    found = []
+    for part, began in names.starts(meta, job.serving).items():
+        log = meta.get(f"log:{job.serving}:{part.topic}")
+        if part.topic == job.topics[REQUESTS]:
+            continue  # they ask, and change nothing
+        if part.topic.startswith(FOLDER):
+            found += [] if job.folder else [f"{part.topic}: the folder"]
+        elif log not in (None, job.logs.get(part.topic)):
+            found.append(f"{part.topic}-{part.partition}: all before the topic was created again")
+        elif (begin := begins.get(part, began)) > began:
+            found.append(f"{part.topic}-{part.partition}: offsets {began} to {begin - 1}")
+    return tuple(found)
 
 
 def clean(settings: Settings, *, keep_old: bool = False, say: Say = lambda _, __=None: None) -> int:
@@ -168,7 +187,7 @@ def _carry_late(settings: Settings, source: int, say: Say) -> None:
         store.close()
 
 
-def _fill(job: _Job, lease: Lease, *, with_digest: bool, say: Say) -> tuple[Refill, str]:
+def _fill(job: Job, lease: Lease, *, with_digest: bool, say: Say) -> tuple[Refill, str]:
     """The filled generation's figures and its digest."""
     settings = job.settings
     store = open_store(settings, generation=job.generation)

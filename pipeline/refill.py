@@ -88,7 +88,7 @@ class Refill:
     """See the module. `topics` {name in the contract: topic}.
 
     on_batch is told after every batch how far it is, and may raise to end it all; on_wait hears what is waited for.
-    `records` counts what was applied by topic, `refused` the dead letters among it (they are not written again).
+    `begins`: the first offset that the log held of each part. `records` counts what was applied by topic, `refused` the dead letters among it (they are not written again).
     """
 
     def __init__(
@@ -104,6 +104,7 @@ class Refill:
         self._on_batch, self._on_wait = on_batch, on_wait
         self._queues: dict[Part, _Queue] = {}
         self._left: dict[Part, int] = {}
+        self.begins: dict[Part, int] = {}
         self._begun_s = time.monotonic()
         self.records: Counter[str] = Counter()
         self.refused = 0
@@ -179,6 +180,7 @@ class Refill:
         for topic in self._topics.values():
             for partition, held in reader.ranges(topic).items():
                 part = Part(topic, partition)
+                self.begins.setdefault(part, held.start)
                 self._left[part] = held.end - (self._state.position(part) if part in self._queues else held.start)
 
     def _take(self, reader: Reader, kind: str) -> None:

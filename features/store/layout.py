@@ -149,6 +149,18 @@ def fields_of(meta: Mapping[str, str], generation: int) -> list[str]:
     return [field for field in meta if field.split(":")[1:2] == [str(generation)]]
 
 
+def starts(meta: Mapping[str, str], generation: int) -> dict[Part, int]:
+    """From which offset on each part went into a generation.
+
+    >>> starts({"start:1:t:0": "7", "start:2:t:0": "9", "log:1:t": "ab"}, 1)
+    {Part(topic='t', partition=0): 7}
+    """
+    named = (field.split(":") for field in fields_of(meta, generation) if field.startswith("start:"))
+    return {
+        Part(topic, int(partition)): int(meta[f"start:{at}:{topic}:{partition}"]) for _, at, topic, partition in named
+    }
+
+
 def check_place(meta: Mapping[str, str], *, generation: int, instead_of: int | None = None) -> None:
     """Raises `StateMoved` where `meta` names another serving generation than the one that a store was opened with.
 

@@ -35,7 +35,8 @@ def command(
 
     Workers answer on from the old state and move over by themselves within a second of the flip. Redis needs room for
     both. What the topics have too of DIR is recognised by its id among the 256 newest events (64 impressions) of its
-    user. A rebuild that was killed goes on where it stood.
+    user. A rebuild that was killed goes on where it stood. What the old state came from and the topics no
+    longer hold (their retention) is told at the end; `--keep-old` keeps that state in Redis until `--clean`.
     """
     if only_clean:
         if directory or anew or keep_old:
@@ -60,6 +61,7 @@ def _json(done: Rebuilt) -> str:
         "records_per_s": round(records / done.seconds, 1),
         "digest": done.digest or None,
         "removed": done.removed,
+        "lacking": done.lacking,
     }
     return orjson.dumps(report).decode()
 
@@ -73,6 +75,9 @@ def _readable(done: Rebuilt) -> str:
         lines.append(f"{done.refused} of them cannot be read, as they could not the first time")
     lines.append(f"{records} records in {done.seconds:.1f} s ({records / done.seconds:.0f}/s)")
     lines.append(f"generation {done.generation} serves, instead of {done.came_from}; {done.removed} old keys removed")
+    if done.lacking:
+        lines += ["what served before came from this, too, which is no longer there:"]
+        lines += [f"  {each}" for each in done.lacking]
     if done.digest:
         lines.append(f"digest {done.digest}")
     return "\n".join(lines)
