@@ -28,6 +28,10 @@ from recommender.model.registry import open_version
 
 LAG_NOTED = 1_000
 ANSWER_S = 5.0
+CLOCK = "message.timestamp.type = CreateTime"
+CLOCK_MEND = (
+    "kafka-configs --alter --entity-type topics --entity-name TOPIC --add-config message.timestamp.type=LogAppendTime"
+)
 MODEL_MEND = "`headrace models list` says more; `models rollback`, or train one with these settings"
 
 
@@ -94,14 +98,23 @@ def rights(settings: Settings) -> Iterator[Finding]:
 
 
 def topics(admin: AdminClient, settings: Settings) -> Iterator[Finding]:
-    """Whether the topics are as declared. What differs in configuration only is a note: the worker runs all the same."""
+    """Whether the topics are as declared. What differs in configuration only is a note: the worker runs all the same;
+    but where inputs carry the producers' clocks, a wrong one spoils windows.
+    """
     found = check(admin, load_topics(prefix=settings.kafka.topic_prefix))
     for name, lines in found.items():
         if not lines:
             continue
         absent = any("missing" in line for line in lines)
-        mend = "`headrace topics create`" if absent else "deploy/topics.toml says why it matters"
-        yield Finding("topics", "wrong" if absent else "note", f"{name}: {'; '.join(lines)}", mend)
+        whose_clock = name in _inputs(settings) and any(CLOCK in line for line in lines)
+        mend = (
+            "`headrace topics create`"
+            if absent
+            else CLOCK_MEND
+            if whose_clock
+            else "deploy/topics.toml says why it matters"
+        )
+        yield Finding("topics", "wrong" if absent or whose_clock else "note", f"{name}: {'; '.join(lines)}", mend)
     if same := sum(not lines for lines in found.values()):
         yield Finding("topics", "ok", f"{same} of {len(found)} are as deploy/topics.toml declares them")
 

@@ -127,7 +127,9 @@ class WorkerEdge:
                 await asyncio.sleep(LOOK_S)
             try:
                 desk.engine = await self._store.patiently("generation", self._open_engine, found)
-            except (StateForeign, StoreRefused, ValueError) as error:
+            except StateForeign as error:
+                stop_loudly(f"{moved}: start this worker with the settings of that rebuild ({error}): {MEND}", error)
+            except (StoreRefused, ValueError) as error:
                 stop_loudly(f"{moved}: {error}: {MEND}", error)
             log.info("moved to another generation of the state", cause=str(moved))
 
@@ -163,10 +165,10 @@ class WorkerEdge:
             stop_loudly(f"{', '.join(anew)}: deleted and created again: {ANEW} ({MEND})")
 
     def refuse_batch(self, cause: str) -> None:
-        """Nobody can read on behind it; what stands before it is applied."""
+        """Nobody can read on behind it; what stands before it is applied and answered."""
         stop_loudly(
-            f"{cause}: nobody can read it; have the broker drop it (kafka-delete-records, up to the offset behind it), "
-            "and look at who wrote it"
+            f"{cause}: the broker's log is damaged there. Have it restored from a replica, or dropped "
+            f"(kafka-delete-records, up to behind it) and {ANEW}"
         )
 
     def refuse_log(self, part: Part, cause: str) -> None:

@@ -23,7 +23,7 @@ from features.schema import (
     decode,
 )
 from features.store.port import Part
-from pipeline.kafka.slices import LogRecord
+from pipeline.kafka.slices import LogRecord, Unreadable
 
 
 class Ask(NamedTuple):
@@ -80,6 +80,8 @@ def read(
 
 
 def _content(kind: str, record: LogRecord, actions: Mapping[str, Action]) -> InputRecord | Forget | Gone:
+    if isinstance(record, Unreadable):
+        raise Refused("$", record.why)
     if record.value is None:
         return _tombstone(kind, record)
     try:

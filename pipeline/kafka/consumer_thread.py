@@ -26,7 +26,7 @@ from faust.transport.drivers import aiokafka as stock
 from faust.types import TP
 
 from features.store.port import Part
-from pipeline.kafka.fetched import RecordsDamaged
+from pipeline.kafka.fetched import damage, forget_damage
 from pipeline.kafka.silence import LOOK_S as LISTEN_S
 from pipeline.kafka.silence import Silence
 from pipeline.kafka.slices import Cursor, Slice
@@ -150,9 +150,6 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         except OffsetOutOfRangeError as error:
             self._refuse(error)
             return {}
-        except RecordsDamaged as error:
-            self.app.edge.refuse_batch(str(error))
-            return {}
         except TopicAuthorizationFailedError as error:
             self.app.edge.broker_away(f"broker: {error}: {FORBIDDEN}")
             self._denied_s = time.monotonic()
@@ -166,6 +163,7 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
             self.app.edge.broker_away(None)
         slices = {}
         for tp, cursor in self.cursors.items():
+            self._refuse_damage(tp, cursor)
             fresh = records.get(tp, ())
             if (fresh or cursor.held) and tp in active_partitions:
                 slices[tp] = cursor.cut(fresh, now_s=now_s)
@@ -179,9 +177,17 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         records: dict[TP, list[Any]] = await super()._fetch_records(consumer, active, timeout, most)
         for tp in [tp for tp in consumer._fetcher._records if tp in active and tp not in records]:
             # what is taken already must go out; the next fetch, or `_hear_group`, says it again
-            with suppress(KafkaError, RecordsDamaged):
+            with suppress(KafkaError):
                 records.update(await super()._fetch_records(consumer, {tp}, 0, most))
         return records
+
+    def _refuse_damage(self, tp: TP, cursor: Cursor) -> None:
+        """Not before all that was handed out is answered: what is damaged may have to be deleted with all before it."""
+        if (found := damage(self._state(tp))) is None or cursor.held:
+            return
+        answered = self.app.edge.committable(Part(*tp))
+        if answered is not None and answered > cursor.last:
+            self.app.edge.refuse_batch(found)
 
     def _refuse(self, error: OffsetOutOfRangeError) -> None:
         for tp, offset in error.args[0].items():
@@ -216,6 +222,7 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         """Seek to right after `cursor.last`; what was buffered of the partition is gone."""
         self._ensure_consumer().seek(tp, cursor.last + 1)
         self.forget_end(tp)
+        forget_damage(self._state(tp))
         self.cursors[tp] = cursor
 
     async def forget(self, tps: Iterable[TP]) -> None:

@@ -47,7 +47,7 @@ class Edge(Protocol):
         ...
 
     def refuse_batch(self, cause: str) -> None:
-        """What the broker holds cannot be read: stops the worker loudly."""
+        """What the broker holds was damaged: stops the worker loudly."""
         ...
 
     def refuse_log(self, part: Part, cause: str) -> None:

@@ -1,7 +1,8 @@
 """What one fetch brought, taken out of aiokafka within bounds: three of its names are replaced by what is here.
 
 - A run of records ends at 16 MiB: stock counts records only, and 2 000 of them, compressed, may be gigabytes unfolded.
-- Records that stand before a damaged batch come out first; the damaged one is named with its partition and offsets.
+- A batch that its producer wrote so that nobody can read it comes out as one record, for the dead letters. One that was
+  damaged since (its checksum says so) is named with its partition and offset, for its head tells nothing for sure.
 - A record whose header names are not UTF-8 is read without its headers: stock raises, and nobody reads them here.
 """
 
@@ -16,12 +17,11 @@ from aiokafka.record.default_records import _DefaultRecordBatchPy, _DefaultRecor
 from aiokafka.record.memory_records import MemoryRecords, _MemoryRecordsPy
 from aiokafka.record.util import decode_varint
 
+from pipeline.kafka.slices import Unreadable
+
 TAKEN_BYTES_MAX = 16 << 20  # as much as a fetch holds of one partition where nothing is compressed
+DAMAGE = "headrace_damage"
 WITH_HEADERS = 2  # the batch format
-
-
-class RecordsDamaged(Exception):
-    """Nothing can be read at this place of a log, which the message names."""
 
 
 def register() -> None:
@@ -38,11 +38,14 @@ def register() -> None:
 def taken(result: Any, max_records: int | None = None) -> list[Any]:
     """The next records of a partition's fetch, in place of `FetchResult.getall`; at least one where there is one.
 
-    Raises `RecordsDamaged` where the very next one cannot be read.
+    Where the next batch was damaged there is none, and `damage` of the partition's state says so until a seek.
     """
     if not result.check_assignment(result._topic_partition) or not result.has_more():
         return []
     source, records, held = result._partition_records, [], 0
+    state = result._assignment.state_value(result._topic_partition)
+    if damage(state):
+        return []
     try:
         for record in source:
             records.append(record)
@@ -52,11 +55,23 @@ def taken(result: Any, max_records: int | None = None) -> list[Any]:
         else:
             result._partition_records = None
     except Exception as error:
-        if not records:
-            raise RecordsDamaged(f"{source.place}: {type(error).__name__}: {error}") from error
-        result._partition_records = None  # fetched anew, and then it comes first
-    result._assignment.state_value(result._topic_partition).consumed_to(source.next_fetch_offset)
+        if not records and (unreadable := source.unreadable(error)) is None:
+            setattr(state, DAMAGE, f"{source.place}: {type(error).__name__}: {error}")
+            return []
+        result._partition_records = None  # what is behind is fetched anew
+        records = records or [unreadable]
+    state.consumed_to(source.next_fetch_offset)
     return records
+
+
+def damage(state: Any) -> str | None:
+    """Why nothing can be read at the position of a partition (aiokafka's state of it), and where that is."""
+    return getattr(state, DAMAGE, None)
+
+
+def forget_damage(state: Any) -> None:
+    """The position is another one now."""
+    setattr(state, DAMAGE, None)
 
 
 class Fetched:
@@ -73,16 +88,26 @@ class Readable(fetcher.PartitionRecords):  # type: ignore[misc]
     """The records of one partition; from a foreign header on they are read without headers."""
 
     _records: Any
+    next_fetch_offset: int
 
     @property
     def place(self) -> str:
-        """Partition and offsets of the batch that comes next."""
-        name, first = f"{self._tp.topic}-{self._tp.partition}", self.next_fetch_offset
+        """Partition and offset of what comes next."""
+        return f"{self._tp.topic}-{self._tp.partition}, offset {self.next_fetch_offset}"
+
+    def unreadable(self, error: Exception) -> Unreadable | None:
+        """The batch that comes next as one record, and on behind it; None where it is not what its producer wrote."""
         try:
-            batch = _Headerless(self._raw, first).next_batch()
-        except Exception:  # its head is damaged, too
-            batch = None
-        return f"{name}, offset {first}" if batch is None else f"{name}, offsets {first} to {batch.next_offset - 1}"
+            batch = _Headerless(self._raw, self.next_fetch_offset).next_batch()
+            if not batch.validate_crc():
+                return None
+        except Exception:  # not even its head can be read
+            return None
+        first, self.next_fetch_offset = self.next_fetch_offset, batch.next_offset
+        why = f"offsets {first} to {batch.next_offset - 1} cannot be read: {type(error).__name__}: {error}"
+        return Unreadable(
+            batch.next_offset - 1, batch.max_timestamp, None, bytes(batch._buffer), (("why", why.encode()),)
+        )
 
     def _unpack_records(self) -> Iterator[Any]:
         self._raw = self._records.raw

@@ -28,6 +28,17 @@ class LogRecord(NamedTuple):
     headers: Sequence[tuple[str, bytes]] = ()
 
 
+class Unreadable(LogRecord):
+    """A batch that its producer wrote so that nobody can read it, at the offset of its last record; `value`: its bytes,
+    `headers`: why.
+    """
+
+    @property
+    def why(self) -> str:
+        """The cause, for people."""
+        return self.headers[0][1].decode()
+
+
 @dataclass(frozen=True, slots=True)
 class Slice:
     """Records of one part in offset order.

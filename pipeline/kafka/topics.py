@@ -32,6 +32,7 @@ class Topic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     partitions: Annotated[int, msgspec.Meta(ge=1)] = 4
     retention_hours: Annotated[int, msgspec.Meta(ge=-1)] = -1
     cleanup: Literal["delete", "compact"] = "delete"
+    nulls_hours: Annotated[int, msgspec.Meta(ge=1)] = 24
     timestamp: Literal["log_append", "create"] = "create"
     message_max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 1_048_576
     key: str = ""
@@ -48,12 +49,17 @@ class Topic(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """
         kept_ms = self.retention_hours * HOUR_MS
         segments = {"segment.ms": str(kept_ms // SEGMENTS)} if kept_ms > 0 else {}
-        return segments | {
-            "cleanup.policy": self.cleanup,
-            "retention.ms": str(kept_ms if kept_ms >= 0 else -1),
-            "message.timestamp.type": "LogAppendTime" if self.timestamp == "log_append" else "CreateTime",
-            "max.message.bytes": str(self.message_max_bytes),
-        }
+        nulls = {"delete.retention.ms": str(self.nulls_hours * HOUR_MS)} if self.cleanup == "compact" else {}
+        return (
+            segments
+            | nulls
+            | {
+                "cleanup.policy": self.cleanup,
+                "retention.ms": str(kept_ms if kept_ms >= 0 else -1),
+                "message.timestamp.type": "LogAppendTime" if self.timestamp == "log_append" else "CreateTime",
+                "max.message.bytes": str(self.message_max_bytes),
+            }
+        )
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

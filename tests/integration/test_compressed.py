@@ -1,19 +1,22 @@
-"""Producers compress as they like; a batch that unfolds to gigabytes ends the worker with a word, not by its memory."""
+"""Producers write batches as they like; one that nobody can read is a dead letter, and ends nobody."""
 
 import os
+import re
 
 import pytest
 from confluent_kafka import Producer
 
-from pipeline.agents import EXIT_BROKEN
 from pipeline.embedded import free_port
-from tests.integration.worlds import World, action, traffic
+from pipeline.kafka.slices import LogRecord
+from tests import raw_batches
+from tests.integration.worlds import World, action, now_ms, traffic
 
 pytestmark = pytest.mark.services
 CODECS = ("gzip", "snappy", "lz4", "zstd")
+MONSTERS = 20
 
 
-def test_batches_of_every_codec_are_read_and_one_that_unfolds_without_end_is_refused(servers, tmp_path):
+def test_batches_of_every_codec_are_read_and_one_that_unfolds_without_end_is_a_dead_letter(servers, tmp_path):
     world = World(servers.bootstrap, servers.redis_url, tmp_path, f"folded{os.getpid()}", free_port())
     try:
         worker = world.start()
@@ -29,15 +32,31 @@ def test_batches_of_every_codec_are_read_and_one_that_unfolds_without_end_is_ref
             world.publish("user_actions", traffic(100, seed=codec))
         world.wait_until_answered(within_s=60)
         assert world.digest() == world.replayed_digest()
-        monster = action("big", "u", "i")[1].ljust(15 << 20)
-        world.producer = Producer(
+        strange = [action(f"strange{n}", "odd", "i1")[1] for n in range(3)]
+        foreign = raw_batches.batch(0, strange, header=raw_batches.FOREIGN, key=b"odd", ts_ms=now_ms())
+        raw_batches.send(servers.bootstrap, f"{world.prefix}user_actions", 0, foreign)
+        for message in world.messages("user_actions"):
+            if message.key() == b"odd":
+                record = LogRecord(message.offset(), message.timestamp()[1], message.key(), message.value())
+                world.sent["user_actions"][(0, record.offset)] = record
+        world.wait_until_answered(within_s=60)
+        assert world.digest() == world.replayed_digest()
+        unfoldable = Producer(
             {**common, "compression.type": "zstd", "message.max.bytes": 1_000_000_000, "batch.size": 500_000_000,
-             "linger.ms": 10_000, "batch.num.messages": 20, "queue.buffering.max.kbytes": 1_000_000}
+             "linger.ms": 10_000, "batch.num.messages": MONSTERS, "queue.buffering.max.kbytes": 1_000_000}
         )  # fmt: skip
-        for _ in range(20):
-            world.producer.produce(f"{world.prefix}user_actions", monster, "u", partition=0)
-        assert world.producer.flush(60) == 0
-        assert worker.wait(60) == EXIT_BROKEN
-        assert "in one batch" in world.logs()
+        for _ in range(MONSTERS):
+            unfoldable.produce(f"{world.prefix}user_actions", b" " * (15 << 20), "u", partition=0)
+        assert unfoldable.flush(60) == 0
+        world.publish("user_actions", traffic(100, seed="after"))
+        world.wait_until_answered(within_s=60)
+        assert world.digest() == world.replayed_digest()
+        [letter] = world.dead().values()
+        said = re.fullmatch(
+            rb"offsets (\d+) to (\d+) cannot be read: .* more than \d+ bytes in one batch.*", letter["reason"]
+        )
+        assert said, letter
+        assert int(said[2]) - int(said[1]) == MONSTERS - 1
+        assert worker.poll() is None
     finally:
         world.stop()

@@ -157,6 +157,7 @@ def test_with_other_columns_old_workers_stop_in_words_and_new_ones_go_on(world):
     report = rebuild(world)
     assert old.wait(60) == 70
     assert "generation 2 of the state serves" in world.logs()
+    assert "start this worker with the settings of that rebuild" in world.logs()
     world.start()
     world.publish("user_actions", [*traffic(200, seed="b"), action("like", "u1", "i1", name="like")])
     world.wait_until_answered()

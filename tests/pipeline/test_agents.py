@@ -137,12 +137,18 @@ async def test_a_step_answers_and_then_moves_the_progress(make):
     assert desk.progress.answered(PART) == 2
 
 
+async def until(done, within_s=30):
+    async with asyncio.timeout(within_s):
+        while not done():
+            await asyncio.sleep(0.01)
+
+
 async def test_progress_waits_for_every_report(make):
     desk = make(Engine())
     desk.publisher.let.clear()
     step = asyncio.create_task(desk.take([piece(0)]))
+    await until(lambda: desk.engine.applied)
     await asyncio.sleep(0.05)
-    assert desk.engine.applied
     assert desk.progress.answered(PART) == 0
     desk.publisher.let.set()
     await step
@@ -164,11 +170,12 @@ async def test_the_next_step_is_worked_on_while_reports_are_awaited_and_progress
     agent = asyncio.create_task(agents.serve(Stream(), lambda: desk, batch_max=1))
     for offset in range(4):
         queue.put_nowait(SimpleNamespace(value=piece(offset, follows=offset - 1)))
+    await until(lambda: len(desk.engine.applied) == 2)
     await asyncio.sleep(0.1)
     assert [last for _, last, _ in desk.engine.applied] == [0, 1]  # the third waits for the first one's reports
     assert desk.progress.answered(PART) == 0
     desk.publisher.let.set()
-    await asyncio.sleep(0.1)
+    await until(lambda: desk.progress.answered(PART) == 4 and desk.busy == 0)
     agent.cancel()
     assert desk.progress.answered(PART) == 4
     assert desk.busy == 0

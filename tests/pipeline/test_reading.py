@@ -5,7 +5,7 @@ import pytest
 from features.domain import Action
 from features.facts import Forget, Gone
 from features.store.port import Part
-from pipeline.kafka.slices import LogRecord
+from pipeline.kafka.slices import LogRecord, Unreadable
 from pipeline.reading import read
 
 ACTIONS = {"view": Action("view"), "hide": Action("hide", trigger=False)}
@@ -87,3 +87,11 @@ def test_another_key_than_the_user_counts_as_miskeyed_and_is_applied():
     reading = run(action("a"), action("u"), keys=[b"x", b"u"])
     assert reading.miskeyed == 1
     assert not reading.refused
+
+
+def test_a_batch_that_nobody_can_read_is_refused_with_its_cause():
+    unreadable = Unreadable(9, 5, None, b"raw", (("why", b"offsets 3 to 9 cannot be read: zstd"),))
+    found = read("user_actions", Part("user_actions", 0), [unreadable], actions={}, answer_from=0)
+    assert [(fact.offset, fact.record) for fact in found.facts] == [(9, None)]
+    [(record, refused)] = found.refused
+    assert (record.value, refused.field, refused.reason) == (b"raw", "$", "offsets 3 to 9 cannot be read: zstd")

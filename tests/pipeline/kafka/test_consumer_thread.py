@@ -12,7 +12,9 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaConnectionError, OffsetOutOfRangeError
 from faust.transport.drivers import aiokafka as stock
 
+from features.store.port import Part
 from pipeline.kafka import consumer_thread
+from pipeline.kafka.slices import Cursor, LogRecord
 
 
 async def test_a_worker_without_the_right_to_its_group_ends_though_no_fetch_waited_when_it_was_refused(
@@ -157,3 +159,20 @@ async def test_a_partition_without_a_leader_is_left_out_and_looked_for(consumer,
 
 def test_the_kafka_client_still_has_the_name_of_a_leader_that_is_nobody():
     assert "elif node_id == -1:" in inspect.getsource(aiokafka.consumer.fetcher.Fetcher._proc_offset_requests)
+
+
+async def test_damage_is_refused_once_all_before_it_is_answered(consumer, monkeypatch):
+    tp, refused = faust.types.TP("t", 0), []
+    state = SimpleNamespace(headrace_damage="t-0, offset 8: damaged")
+    monkeypatch.setattr(consumer.app.edge, "refuse_batch", refused.append, raising=False)
+    monkeypatch.setattr(consumer._thread, "_state", lambda _: state)
+    cursor = Cursor(Part(*tp), seek_no=1, last=7, slice_max=500)  # the edge has answered up to 7
+    consumer._thread._refuse_damage(tp, cursor)
+    assert refused == []
+    cursor.last = 6
+    cursor.held.append(LogRecord(6, 0, None, b""))
+    consumer._thread._refuse_damage(tp, cursor)
+    assert refused == []
+    cursor.held.clear()
+    consumer._thread._refuse_damage(tp, cursor)
+    assert refused == ["t-0, offset 8: damaged"]

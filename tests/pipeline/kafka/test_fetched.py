@@ -1,30 +1,21 @@
-"""A fetch is taken in runs of bounded size; what cannot be read is named, after all that stands before it."""
+"""A fetch is taken in runs of bounded size; what cannot be read is one record, after all that stands before it."""
 
+import struct
 from types import SimpleNamespace
 
 import pytest
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED
-from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
+from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.kafka import codecs, fetched
-from pipeline.kafka.fetched import Fetched, Readable, RecordsDamaged
+from pipeline.kafka.fetched import Fetched, Readable
+from tests.raw_batches import FOREIGN, ZSTD, batch
 
 PART = TopicPartition("user_actions", 3)
-ZSTD = 4
-
-
-class Foreign(str):
-    """A header's name in whatever bytes, as producers in C may write it."""
-
-    def encode(self, *_):
-        return b"\xff\xfe"
-
-
-FOREIGN = Foreign("foreign")
 
 
 @pytest.fixture(autouse=True)
@@ -33,17 +24,6 @@ def registered(monkeypatch):
         monkeypatch.setattr(owner, name, getattr(owner, name))
     codecs.register()
     fetched.register()
-
-
-def batch(first, values, *, header=None, codec=0, transactional=False):
-    """A batch of records at offsets `first` on, the last with a header."""
-    builder = _DefaultRecordBatchBuilderPy(2, codec, transactional, 7 if transactional else -1, 0, 0, 1 << 24)
-    for at, value in enumerate(values):
-        headers = [(header, b"h")] if header and at == len(values) - 1 else []
-        builder.append(at, 1_000 + at, b"k", value, headers)
-    raw = bytearray(builder.build())
-    raw[:8] = first.to_bytes(8, "big")
-    return bytes(raw)
 
 
 def result(raw, *, at=0, isolation=READ_UNCOMMITTED, aborted=None):
@@ -83,18 +63,35 @@ def test_a_run_ends_at_its_number_of_records():
     assert not taken.has_more()
 
 
-def test_what_stands_before_a_damaged_batch_comes_out_and_then_it_is_named():
-    raw = batch(0, [b"a", b"b"]) + spoilt(batch(2, [b"c" * 99] * 3, codec=ZSTD))
-    taken, state = result(raw)
-    assert [record.value for record in taken.getall(1_000)] == [b"a", b"b"]
-    assert state.position == 2
-    assert not taken.has_more()
-    with pytest.raises(RecordsDamaged, match=r"user_actions-3, offsets 2 to 4: BatchDamaged: zstd"):
-        result(raw, at=2)[0].getall(1_000)
-
-
 def spoilt(raw):
+    """What unfolds to nothing."""
     return raw[:-9] + bytes(9)
+
+
+def signed(raw):
+    """With the checksum that a producer would have given it."""
+    return raw[:17] + struct.pack(">I", calc_crc32c(raw[21:])) + raw[21:]
+
+
+def test_a_batch_that_was_written_so_that_nobody_can_read_it_is_one_record_behind_all_before_it():
+    folded = signed(spoilt(batch(2, [b"c" * 99] * 3, codec=ZSTD)))
+    taken, state = result(batch(0, [b"a", b"b"]) + folded)
+    assert [record.value for record in taken.getall(1_000)] == [b"a", b"b"]
+    assert (state.position, taken.has_more()) == (2, False)
+    taken, state = result(folded + batch(5, [b"d"]), at=2)
+    [unreadable] = taken.getall(1_000)
+    assert (unreadable.offset, unreadable.timestamp, unreadable.value) == (4, 1_002, folded)
+    assert unreadable.why.startswith("offsets 2 to 4 cannot be read: BatchDamaged: zstd")
+    assert (state.position, taken.has_more()) == (5, False)
+
+
+def test_a_batch_that_was_damaged_since_is_named_and_not_passed_until_a_seek():
+    taken, state = result(spoilt(batch(2, [b"c" * 99] * 3, codec=ZSTD)) + batch(5, [b"d"]), at=2)
+    assert taken.getall(1_000) == taken.getall(1_000) == []
+    assert fetched.damage(state).startswith("user_actions-3, offset 2: BatchDamaged: zstd")
+    assert (state.position, taken.has_more()) == (2, True)
+    fetched.forget_damage(state)
+    assert fetched.damage(state) is None
 
 
 def test_a_record_with_foreign_header_names_is_read_without_headers():
@@ -129,8 +126,8 @@ def test_whatever_the_headers_the_records_are_those_that_were_written(batches, d
     assert [record for run in read(raw, at=start) for record in run] == expected[start:]
 
 
-def test_a_record_that_ends_elsewhere_is_damage_also_without_headers():
+def test_a_record_that_ends_elsewhere_is_unreadable_also_without_headers():
     raw = bytearray(batch(0, [b"abc"], header=FOREIGN))
     raw[61] += 2  # the record's length
-    with pytest.raises(RecordsDamaged, match=r"user_actions-3, offsets 0 to 0: CorruptRecord"):
-        result(bytes(raw))[0].getall(1)
+    [unreadable] = result(signed(bytes(raw)))[0].getall(1)
+    assert unreadable.why.startswith("offsets 0 to 0 cannot be read: CorruptRecord")

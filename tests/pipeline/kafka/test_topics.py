@@ -2,7 +2,16 @@
 
 import pytest
 
-from features.schema import DEAD_LETTERS, INPUT_TOPICS, MODEL_CONTROL, RECOMMENDATIONS, SERVED_FEATURES
+from features.schema import (
+    DEAD_LETTERS,
+    IMPRESSIONS,
+    INPUT_TOPICS,
+    ITEMS,
+    MODEL_CONTROL,
+    RECOMMENDATIONS,
+    SERVED_FEATURES,
+    USER_ACTIONS,
+)
 from pipeline.config import ConfigError
 from pipeline.kafka.topics import load_topics
 
@@ -21,6 +30,14 @@ def test_inputs_carry_the_brokers_clock_and_let_monsters_pass():
         if topic.name in INPUT_TOPICS:
             assert topic.config["message.timestamp.type"] == "LogAppendTime"
             assert int(topic.config["max.message.bytes"]) == 16 << 20
+
+
+def test_that_an_item_is_gone_is_kept_longer_than_what_users_did_to_it():
+    declared = {topic.name: topic for topic in load_topics()}
+    gone_ms = int(declared[ITEMS].config["delete.retention.ms"])
+    for events in (USER_ACTIONS, IMPRESSIONS):
+        assert gone_ms > 2 * int(declared[events].config["retention.ms"])
+        assert "delete.retention.ms" not in declared[events].config
 
 
 @pytest.mark.parametrize(
