@@ -49,11 +49,13 @@ def taken(result: Any, max_records: int | None = None) -> list[Any]:
     try:
         for record in source:
             records.append(record)
-            held += len(record.value or b"")
+            held += len(record.key or b"") + len(record.value or b"")
             if len(records) == max_records or held >= TAKEN_BYTES_MAX:
                 break
         else:
             result._partition_records = None
+    except MemoryError:
+        raise  # the batch may be as good as any
     except Exception as error:
         if not records and (unreadable := source.unreadable(error)) is None:
             setattr(state, DAMAGE, f"{source.place}: {type(error).__name__}: {error}")
