@@ -72,6 +72,14 @@ def test_a_redis_that_lost_its_tail_is_made_good_from_the_log(own_redis, seed):
     assert store.counts() == twin.counts()
 
 
+def wait_until_written(tail):
+    """While the disk is slow Redis keeps what it is to write, for 2 s and more."""
+    until_s = time.monotonic() + 30
+    while not tail.read_bytes().endswith(b"EXEC\r\n"):
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+
+
 @pytest.mark.parametrize("kind", ["valkey", "redis7"])
 def test_a_script_that_a_power_loss_tore_leaves_nothing_behind(tmp_path, kind):
     server = start(tmp_path, kind)
@@ -79,8 +87,9 @@ def test_a_script_that_a_power_loss_tore_leaves_nothing_behind(tmp_path, kind):
     try:
         with node.client() as client:
             client.eval("redis.call('SET', 'half', 1) redis.call('SET', 'long', string.rep('z', 1000))", 0)
-        server.kill()
         (tail,) = (node.directory / "appendonlydir").glob("*.incr.aof")
+        wait_until_written(tail)
+        server.kill()
         with tail.open("r+b") as file:
             file.truncate(tail.stat().st_size - 500)
         server.restart()
@@ -109,9 +118,7 @@ def test_a_torn_script_that_a_server_brings_back_is_refused(tmp_path, torn):
     try:
         go_on(State(store, DOMAIN), facts, 200, 50)
         (tail,) = (server.nodes[0].directory / "appendonlydir").glob("*.incr.aof")
-        until_s = time.monotonic() + 30  # while the disk is slow Redis keeps what it is to write, for 2 s and more
-        while not tail.read_bytes().endswith(b"EXEC\r\n") and time.monotonic() < until_s:
-            time.sleep(0.05)
+        wait_until_written(tail)
         server.kill()
         written = tail.read_bytes()
         half = (written.rindex(b"MULTI") + len(written)) // 2
