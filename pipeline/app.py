@@ -85,6 +85,8 @@ def build(settings: Settings) -> App:
     store = StoreThread(pause)
     prefix = settings.kafka.topic_prefix
     out = agents.Out(prefix + schema.RECOMMENDATIONS, prefix + schema.SERVED_FEATURES, prefix + schema.DEAD_LETTERS)
+    for topic in out.recommendations, out.served_features, out.dead_letters:
+        telemetry.OUTPUT_REFUSED.labels(topic)  # from 0 on: a series that begins with 1 is no increase to an alert
     kinds = {prefix + name: name for name in schema.INPUT_TOPICS}
     registry = models.registry(settings)
     control = Follower(settings.kafka, registry, model=settings.model.name, retry_s=settings.model.poll_ms / 1000)

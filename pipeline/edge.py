@@ -101,7 +101,8 @@ class WorkerEdge:
                             unanswered_from=committed,
                             log_start=log_start,
                         )
-                    self._progress.begin(part, committed=committed, start=resume.start)
+                    known = None if committed is None else max(committed, log_start)
+                    self._progress.begin(part, committed=known, start=resume.start)
                     self.desk.place(part, start=resume.start)
                     return resume
             except StateMoved as moved:

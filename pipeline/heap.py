@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import gc
 
-GIVE_BACK_S = 60.0  # takes .3 to 6 ms, beside the event loop
+GIVE_BACK_S = 60.0
 MAPPED_BYTES = 1 << 20  # an array of this size and more is mapped by itself and gone when it is freed
 
 # <malloc.h>

@@ -25,6 +25,8 @@ from features.schema import (
 from features.store.port import Part
 from pipeline.kafka.slices import LogRecord, Unreadable
 
+BATCH = "batch"  # what is refused where nobody can read a batch of records
+
 
 class Ask(NamedTuple):
     """A record that wants an answer, and where it stands in the log."""
@@ -81,7 +83,7 @@ def read(
 
 def _content(kind: str, record: LogRecord, actions: Mapping[str, Action]) -> InputRecord | Forget | Gone:
     if isinstance(record, Unreadable):
-        raise Refused("$", record.why)
+        raise Refused(BATCH, record.why)
     if record.value is None:
         return _tombstone(kind, record)
     try:

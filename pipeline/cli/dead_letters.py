@@ -18,6 +18,7 @@ from pipeline.cli.escaping import escaped
 from pipeline.config import Settings
 from pipeline.kafka.delivery import Delivery
 from pipeline.kafka.reading import Reader
+from pipeline.reading import BATCH
 from pipeline.refused_record import RefusedRecord, refused_record
 
 VALUE_CHARS_SHOWN = 200
@@ -65,12 +66,15 @@ def send_again(*, settings: Settings, as_json: bool, **chosen: Any) -> None:
     """Send dead letters to the topics they came from, byte for byte.
 
     Safe to repeat: one event_id counts once. A record whose value was cut is read again from its own topic; one that
-    the broker holds no more is counted as lost. Exit 1 when not all were delivered.
+    the broker holds no more is counted as lost, and so is a batch that nobody can read. Exit 1 when not all were delivered.
     """
     found = lost = 0
     with Reader(settings.kafka) as reader, Reader(settings.kafka) as sources, Delivery(settings.kafka) as delivery:
         for letter in _chosen(reader, settings, ends=_ends(reader, settings), **chosen):
             found += 1
+            if letter.field == BATCH:
+                lost += 1
+                continue
             value = _whole(sources, letter) if letter.cut else letter.value
             if letter.cut and value is None:
                 lost += 1
@@ -80,7 +84,9 @@ def send_again(*, settings: Settings, as_json: bool, **chosen: Any) -> None:
     if as_json:
         click.echo(orjson.dumps(report).decode())
     else:
-        click.echo(f"{delivery.delivered} of {found} sent again, {delivery.failed} failed, {lost} no longer held")
+        click.echo(
+            f"{delivery.delivered} of {found} sent again, {delivery.failed} failed, {lost} no longer held, or batches that nobody can read"
+        )
     if delivery.failed or lost:
         sys.exit(1)
 

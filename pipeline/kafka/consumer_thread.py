@@ -43,6 +43,7 @@ SILENCE_S = 2.0  # a connection that takes longer is said to be waited for
 ANSWER_S = 10.0
 DENIED_S = 5.0  # a topic that was denied is tried again all the time: so long without a word, and it is allowed
 GOODBYE_S = 3.0
+APPLIED_S = 10.0
 NOBODY = -1  # leads a partition whose brokers are all away
 IDENTITY = re.compile("[0-9a-f]{16}")  # of a log, as the metadata of a commit
 END = "\0"  # confluent-kafka 2.16 reads a commit's metadata up to a zero, beyond its end: UnicodeDecodeError (seen)
@@ -182,12 +183,15 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         return records
 
     def _refuse_damage(self, tp: TP, cursor: Cursor) -> None:
-        """Not before all that was handed out is answered: what is damaged may have to be deleted with all before it."""
-        if (found := damage(self._state(tp))) is None or cursor.held:
+        """Not before all that was handed out is answered, and applied where it was answered in an earlier life: what is
+        damaged may have to be deleted with all before it.
+        """
+        found = damage(self._state(tp))
+        if found is None or cursor.held or time.monotonic() - found.since_s < APPLIED_S:
             return
         answered = self.app.edge.committable(Part(*tp))
         if answered is not None and answered > cursor.last:
-            self.app.edge.refuse_batch(found)
+            self.app.edge.refuse_batch(found.why)
 
     def _refuse(self, error: OffsetOutOfRangeError) -> None:
         for tp, offset in error.args[0].items():

@@ -2,7 +2,7 @@
 
 The value is the raw bytes, the key as received; headers `reason`, `field`, `topic`, `partition`, `offset`. A value over
 900 kB (a broker's default limit is 1 MB) is cut to its first 64 KiB with a `sha256` and `bytes` of the whole: the rest
-is found at the source offset.
+is found at the source offset. Of a batch that nobody can read the value is its bytes, the field `batch`.
 """
 
 from __future__ import annotations

@@ -8,8 +8,10 @@
 
 from __future__ import annotations
 
+import struct
+import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
@@ -21,7 +23,15 @@ from pipeline.kafka.slices import Unreadable
 
 TAKEN_BYTES_MAX = 16 << 20  # as much as a fetch holds of one partition where nothing is compressed
 DAMAGE = "headrace_damage"
+LENGTH, LENGTH_AT, MAGIC_AT, HEAD_BYTES = struct.Struct(">i"), 8, 16, 61  # in a batch
 WITH_HEADERS = 2  # the batch format
+
+
+class Damage(NamedTuple):
+    """Which batch was damaged, in words, and since when that is known, on the monotonic clock."""
+
+    why: str
+    since_s: float
 
 
 def register() -> None:
@@ -57,17 +67,18 @@ def taken(result: Any, max_records: int | None = None) -> list[Any]:
     except MemoryError:
         raise  # the batch may be as good as any
     except Exception as error:
-        if not records and (unreadable := source.unreadable(error)) is None:
-            setattr(state, DAMAGE, f"{source.place}: {type(error).__name__}: {error}")
-            return []
         result._partition_records = None  # what is behind is fetched anew
-        records = records or [unreadable]
+        found = source.verdict(error)
+        if isinstance(found, str):
+            setattr(state, DAMAGE, Damage(found, time.monotonic()))
+        elif found is not None:
+            records.append(found)
     state.consumed_to(source.next_fetch_offset)
     return records
 
 
-def damage(state: Any) -> str | None:
-    """Why nothing can be read at the position of a partition (aiokafka's state of it), and where that is."""
+def damage(state: Any) -> Damage | None:
+    """Why nothing can be read at the position of a partition (aiokafka's state of it)."""
     return getattr(state, DAMAGE, None)
 
 
@@ -77,13 +88,28 @@ def forget_damage(state: Any) -> None:
 
 
 class Fetched:
-    """The batches of one partition, as aiokafka reads them, and the bytes that they are in."""
+    """The batches of one partition, as aiokafka reads them; `piece` is the bytes of the one that was handed out last."""
 
     def __init__(self, raw: bytes) -> None:
-        self.raw = raw
+        self._raw, self._start, self._end = raw, 0, 0
         self._records = MemoryRecords(raw)
-        self.has_next, self.next_batch = self._records.has_next, self._records.next_batch
-        self.size_in_bytes = self._records.size_in_bytes
+        self.has_next, self.size_in_bytes = self._records.has_next, self._records.size_in_bytes
+
+    def next_batch(self) -> Any:
+        """The next one, None behind the last."""
+        if self._records.has_next():
+            (size,) = LENGTH.unpack_from(self._raw, self._end + LENGTH_AT)
+            self._start, self._end = self._end, self._end + LENGTH_AT + LENGTH.size + size
+        return self._records.next_batch()
+
+    @property
+    def piece(self) -> bytes:
+        """See the class."""
+        return self._raw[self._start : self._end]
+
+    def headerless(self) -> _Headerless:
+        """The same again from the batch that was handed out last, without headers."""
+        return _Headerless(self._raw[self._start :])
 
 
 class Readable(fetcher.PartitionRecords):  # type: ignore[misc]
@@ -92,55 +118,44 @@ class Readable(fetcher.PartitionRecords):  # type: ignore[misc]
     _records: Any
     next_fetch_offset: int
 
-    @property
-    def place(self) -> str:
-        """Partition and offset of what comes next."""
-        return f"{self._tp.topic}-{self._tp.partition}, offset {self.next_fetch_offset}"
-
-    def unreadable(self, error: Exception) -> Unreadable | None:
-        """The batch that comes next as one record, and on behind it; None where it is not what its producer wrote."""
-        try:
-            batch = _Headerless(self._raw, self.next_fetch_offset).next_batch()
-            if not batch.validate_crc():
-                return None
-        except Exception:  # not even its head can be read
+    def verdict(self, error: Exception) -> Unreadable | str | None:
+        """What becomes of the batch that `error` was met in: one record, and on behind it; the words that stop the worker,
+        where it is not what its producer wrote; None where all its records came out before.
+        """
+        piece, first = self._records.piece, self.next_fetch_offset
+        said = f"{type(error).__name__}: {error}"
+        batch = _PlainBatch(piece) if len(piece) >= HEAD_BYTES and piece[MAGIC_AT] >= WITH_HEADERS else None
+        if batch is None or not batch.validate_crc():
+            return f"{self._tp.topic}-{self._tp.partition}, offset {first}: {said}"
+        if batch.next_offset <= first:
             return None
-        first, self.next_fetch_offset = self.next_fetch_offset, batch.next_offset
-        why = f"offsets {first} to {batch.next_offset - 1} cannot be read: {type(error).__name__}: {error}"
-        return Unreadable(
-            batch.next_offset - 1, batch.max_timestamp, None, bytes(batch._buffer), (("why", why.encode()),)
-        )
+        self.next_fetch_offset = batch.next_offset
+        why = f"offsets {first} to {batch.next_offset - 1} cannot be read: {said}"
+        return Unreadable(batch.next_offset - 1, batch.max_timestamp, None, piece, (("why", why.encode()),))
 
     def _unpack_records(self) -> Iterator[Any]:
-        self._raw = self._records.raw
         try:
             yield from super()._unpack_records()
-        except UnicodeDecodeError:
-            self._records = _Headerless(self._raw, self.next_fetch_offset)
+        except (
+            UnicodeDecodeError,
+            CorruptRecordException,
+        ):  # without its C modules aiokafka calls the first the second
+            if isinstance(self._records, _Headerless):
+                raise
+            self._records = self._records.headerless()
             yield from super()._unpack_records()
 
 
 class _Headerless(_MemoryRecordsPy):  # type: ignore[misc]
-    """The batches of `raw` from the one on that holds `offset`."""
-
-    def __init__(self, raw: bytes, offset: int) -> None:
-        super().__init__(raw)
-        self._offset = offset
-        while (batch := self._peek()) is not None and batch.next_offset <= offset:
-            self._cache_next()
-
-    def _peek(self) -> _PlainBatch | None:
-        piece = self._next_slice
-        if piece is None or piece[self.MAGIC_OFFSET] < WITH_HEADERS:
-            return None
-        return _PlainBatch(piece)
+    piece = b""
 
     def next_batch(self) -> Any:
-        batch = self._peek()
-        if batch is None:
+        if (piece := self._next_slice) is not None:
+            self.piece = bytes(piece)
+        if len(self.piece) < HEAD_BYTES or self.piece[MAGIC_AT] < WITH_HEADERS:
             return super().next_batch()
         self._cache_next()
-        return batch
+        return None if piece is None else _PlainBatch(self.piece)
 
 
 class _PlainBatch(_DefaultRecordBatchPy):  # type: ignore[misc]

@@ -94,4 +94,4 @@ def test_a_batch_that_nobody_can_read_is_refused_with_its_cause():
     found = read("user_actions", Part("user_actions", 0), [unreadable], actions={}, answer_from=0)
     assert [(fact.offset, fact.record) for fact in found.facts] == [(9, None)]
     [(record, refused)] = found.refused
-    assert (record.value, refused.field, refused.reason) == (b"raw", "$", "offsets 3 to 9 cannot be read: zstd")
+    assert (record.value, refused.field, refused.reason) == (b"raw", "batch", "offsets 3 to 9 cannot be read: zstd")

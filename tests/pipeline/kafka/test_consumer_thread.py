@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import math
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ from faust.transport.drivers import aiokafka as stock
 
 from features.store.port import Part
 from pipeline.kafka import consumer_thread
+from pipeline.kafka.fetched import Damage
 from pipeline.kafka.slices import Cursor, LogRecord
 
 
@@ -163,7 +165,8 @@ def test_the_kafka_client_still_has_the_name_of_a_leader_that_is_nobody():
 
 async def test_damage_is_refused_once_all_before_it_is_answered(consumer, monkeypatch):
     tp, refused = faust.types.TP("t", 0), []
-    state = SimpleNamespace(headrace_damage="t-0, offset 8: damaged")
+    state = SimpleNamespace(headrace_damage=Damage("t-0, offset 8: damaged", 0.0))
+    monkeypatch.setattr(consumer_thread, "APPLIED_S", -math.inf)
     monkeypatch.setattr(consumer.app.edge, "refuse_batch", refused.append, raising=False)
     monkeypatch.setattr(consumer._thread, "_state", lambda _: state)
     cursor = Cursor(Part(*tp), seek_no=1, last=7, slice_max=500)  # the edge has answered up to 7
@@ -176,3 +179,6 @@ async def test_damage_is_refused_once_all_before_it_is_answered(consumer, monkey
     cursor.held.clear()
     consumer._thread._refuse_damage(tp, cursor)
     assert refused == ["t-0, offset 8: damaged"]
+    monkeypatch.setattr(consumer_thread, "APPLIED_S", math.inf)
+    consumer._thread._refuse_damage(tp, cursor)
+    assert len(refused) == 1

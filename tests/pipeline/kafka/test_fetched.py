@@ -26,10 +26,10 @@ def registered(monkeypatch):
     fetched.register()
 
 
-def result(raw, *, at=0, isolation=READ_UNCOMMITTED, aborted=None):
+def result(raw, *, at=0, isolation=READ_UNCOMMITTED, aborted=None, state=None):
     """A fetch's result at `at`, as aiokafka makes it."""
     records = fetcher.PartitionRecords(PART, fetcher.MemoryRecords(raw), aborted, at, None, None, False, isolation)
-    state = SimpleNamespace(has_valid_position=True, position=at, paused=False, resume_fut=None)
+    state = state or SimpleNamespace(has_valid_position=True, position=at, paused=False, resume_fut=None)
     state.consumed_to = lambda offset: setattr(state, "position", offset)
     assignment = SimpleNamespace(active=True, state_value=lambda _: state)
     return fetcher.FetchResult(PART, assignment=assignment, partition_records=records, backoff=0), state
@@ -76,8 +76,8 @@ def signed(raw):
 def test_a_batch_that_was_written_so_that_nobody_can_read_it_is_one_record_behind_all_before_it():
     folded = signed(spoilt(batch(2, [b"c" * 99] * 3, codec=ZSTD)))
     taken, state = result(batch(0, [b"a", b"b"]) + folded)
-    assert [record.value for record in taken.getall(1_000)] == [b"a", b"b"]
-    assert (state.position, taken.has_more()) == (2, False)
+    assert [record.value for record in taken.getall(1_000)] == [b"a", b"b", folded]
+    assert (state.position, taken.has_more()) == (5, False)
     taken, state = result(folded + batch(5, [b"d"]), at=2)
     [unreadable] = taken.getall(1_000)
     assert (unreadable.offset, unreadable.timestamp, unreadable.value) == (4, 1_002, folded)
@@ -86,12 +86,25 @@ def test_a_batch_that_was_written_so_that_nobody_can_read_it_is_one_record_behin
 
 
 def test_a_batch_that_was_damaged_since_is_named_and_not_passed_until_a_seek():
-    taken, state = result(spoilt(batch(2, [b"c" * 99] * 3, codec=ZSTD)) + batch(5, [b"d"]), at=2)
-    assert taken.getall(1_000) == taken.getall(1_000) == []
-    assert fetched.damage(state).startswith("user_actions-3, offset 2: BatchDamaged: zstd")
-    assert (state.position, taken.has_more()) == (2, True)
+    raw = batch(0, [b"a", b"b"]) + spoilt(batch(2, [b"c" * 99] * 3, codec=ZSTD)) + batch(5, [b"d"])
+    taken, state = result(raw)
+    assert [record.value for record in taken.getall(1_000)] == [b"a", b"b"]
+    assert fetched.damage(state).why.startswith("user_actions-3, offset 2: BatchDamaged: zstd")
+    assert (state.position, taken.has_more()) == (2, False)
+    again, _ = result(raw, at=2, state=state)
+    assert again.getall(1_000) == again.getall(1_000) == []
+    assert (state.position, again.has_more()) == (2, True)
     fetched.forget_damage(state)
     assert fetched.damage(state) is None
+
+
+def test_what_lies_behind_the_last_record_of_a_batch_costs_the_next_batch_nothing():
+    odd = batch(0, [b"a", b"b"]) + b"more"
+    odd = signed(odd[:8] + struct.pack(">i", len(odd) - 12) + odd[12:])
+    taken, state = result(odd + batch(2, [b"c"]))
+    assert [record.value for record in taken.getall(2)] == [b"a", b"b"]
+    assert taken.getall(2) == []
+    assert (state.position, taken.has_more(), fetched.damage(state)) == (2, False, None)
 
 
 def test_a_record_with_foreign_header_names_is_read_without_headers():
