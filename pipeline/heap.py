@@ -1,4 +1,4 @@
-"""How a worker's memory stays where it is: as glibc is set by default, a peak leaves its mark for good.
+"""How the C heap of a worker stays where it is: as glibc is set by default, a peak leaves its mark for good.
 
 A go of 32 answers may hold arrays of 8 MB at once (32 x 200 candidates x 300 columns of float32). After the first such array
 glibc takes arrays of that size from its heaps too, where whatever comes to lie behind them keeps their pages; and every thread
