@@ -197,8 +197,8 @@ _AT = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`")
 def decode(topic: str, raw: bytes) -> InputRecord:
     """The record that `raw` holds on an input topic.
 
-    Raises `Refused` naming the field for anything that breaks the contract: too long, malformed or truncated JSON, a missing
-    or mistyped field, an id that is empty, too long or has control characters, a number out of range.
+    Raises `Refused` naming the field for anything that breaks the contract: too long, malformed or truncated JSON, a
+    missing or mistyped field, an id that is empty, too long or has control characters, a number out of range.
 
     >>> decode("items", b'{"item_id": "a", "ts_ms": 5}').item_id
     'a'

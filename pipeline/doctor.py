@@ -105,16 +105,13 @@ def topics(admin: AdminClient, settings: Settings) -> Iterator[Finding]:
     for name, lines in found.items():
         if not lines:
             continue
-        absent = any("missing" in line for line in lines)
-        whose_clock = name in _inputs(settings) and any(CLOCK in line for line in lines)
-        mend = (
-            "`headrace topics create`"
-            if absent
-            else CLOCK_MEND
-            if whose_clock
-            else "deploy/topics.toml says why it matters"
-        )
-        yield Finding("topics", "wrong" if absent or whose_clock else "note", f"{name}: {'; '.join(lines)}", mend)
+        said = f"{name}: {'; '.join(lines)}"
+        if any("missing" in line for line in lines):
+            yield Finding("topics", "wrong", said, "`headrace topics create`")
+        elif name in _inputs(settings) and any(CLOCK in line for line in lines):
+            yield Finding("topics", "wrong", said, CLOCK_MEND)
+        else:
+            yield Finding("topics", "note", said, "deploy/topics.toml says why it matters")
     if same := sum(not lines for lines in found.values()):
         yield Finding("topics", "ok", f"{same} of {len(found)} are as deploy/topics.toml declares them")
 

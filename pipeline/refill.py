@@ -88,7 +88,8 @@ class Refill:
     """See the module. `topics` {name in the contract: topic}.
 
     on_batch is told after every batch how far it is, and may raise to end it all; on_wait hears what is waited for.
-    `begins`: the first offset that the log held of each part. `records` counts what was applied by topic, `refused` the dead letters among it (they are not written again).
+    `begins`: the first offset that the log held of each part. `records` counts what was applied by topic, `refused` the
+    dead letters among it (they are not written again).
     """
 
     def __init__(

@@ -136,10 +136,8 @@ class Readable(fetcher.PartitionRecords):  # type: ignore[misc]
     def _unpack_records(self) -> Iterator[Any]:
         try:
             yield from super()._unpack_records()
-        except (
-            UnicodeDecodeError,
-            CorruptRecordException,
-        ):  # without its C modules aiokafka calls the first the second
+        except (UnicodeDecodeError, CorruptRecordException):
+            # Without its C modules aiokafka calls the first the second.
             if isinstance(self._records, _Headerless):
                 raise
             self._records = self._records.headerless()
