@@ -232,7 +232,7 @@ def _attach_agent(app: App, topic: str, settings: Settings) -> None:
     async def agent(stream: Any) -> None:
         await agents.serve(stream, lambda: app.edge.desk, batch_max=settings.worker.batch_max)
 
-    app.agent(app.topic(topic, schema=driver.Untouched()), name=topic)(agent)
+    app.agent(driver.topic(app, topic), name=topic)(agent)
 
 
 def _attach_life(

@@ -194,12 +194,6 @@ class Consumer(stock.Consumer):  # type: ignore[misc]
 
     # --- committing
 
-    def ack(self, message: ConsumerMessage) -> bool:
-        """Faust's acks count for nothing here; kept from piling up."""
-        message.acked = True
-        self._unacked_messages.discard(message)
-        return True
-
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterable[TP]:
         held = self.assignment() if self._thread.cursors else ()  # none before the thread has started, either
         return [tp for tp in held if topics is None or tp in topics or tp.topic in topics]
@@ -237,6 +231,13 @@ class Untouched(faust.Schema):  # type: ignore[misc]
             return app.create_event(None, message.value, headers={}, message=message)
 
         return decode
+
+
+def topic(app: faust.App, name: str) -> faust.TopicT:
+    """An input, in slices. Without Faust's acks: it keeps each in a list and a set until it commits by them, here for ever
+    (11 MB an hour at 40 slices/s).
+    """
+    return app.topic(name, schema=Untouched(), acks=False)
 
 
 def register() -> None:

@@ -9,11 +9,14 @@ from importlib.metadata import version
 import aiokafka
 import faust
 import pytest
+from faust import streams
 from faust.transport import consumer as base
 from faust.transport.drivers import TRANSPORTS
 from faust.transport.drivers import aiokafka as stock
 
+from features.store.port import Part
 from pipeline.kafka import driver
+from pipeline.kafka.slices import LogRecord, Slice
 
 
 def test_the_pinned_release_is_installed():
@@ -42,7 +45,6 @@ def test_the_pinned_release_is_installed():
         (base.Consumer, "_add_gap"),
         (base.Consumer, "on_partitions_revoked"),
         (base.Consumer, "verify_event_path"),
-        (base.Consumer, "ack"),
     ],
 )
 def test_faust_still_has_the_name(owner, name):
@@ -109,6 +111,30 @@ async def test_a_log_that_keeps_ending_before_what_is_applied_is_refused(consume
     monkeypatch.setattr(driver, "CUT_S", 0.0)
     fetch([90])
     assert refused == ["the state has applied offset 100, the log ends at 90"]
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+async def test_what_was_handed_out_leaves_nothing_behind_in_the_consumer(consumer, monkeypatch, compiled):
+    if compiled and streams._CStreamIterator is None:
+        pytest.skip("this faust-streaming is not compiled")
+    if not compiled:
+        monkeypatch.setattr(streams, "_CStreamIterator", None)
+    app, part = consumer.app, faust.types.TP("t", 0)
+    stream = app.stream(driver.topic(app, "t"))
+    app.topics.add(stream.channel)
+    await app.topics._update_indices()
+    app.flow_control.resume()
+    decode = driver.Untouched().compile(app)
+    slices = [Slice(Part(*part), at - 1, 1, [LogRecord(at, 0, None, b"")]) for at in range(3)]
+    for each in slices:
+        await stream.channel.put(await decode(consumer._message(part, each, app.consumer_generation_id)))
+    handed_out = []
+    async for each in stream:
+        handed_out.append(each)
+        if len(handed_out) == len(slices):
+            break
+    assert handed_out == slices
+    assert [dict(consumer._acked), dict(consumer._acked_index), set(consumer.unacked)] == [{}, {}, set()]
 
 
 async def test_a_commit_never_moves_back(consumer):
