@@ -59,6 +59,7 @@ class WorkerEdge:
         self._refusal, self._should_stop = refusal, should_stop
         self._opening = asyncio.Lock()
         self._desk: Desk | None = None
+        self.leaderless: frozenset[Part] = frozenset()  # set on the consumer's thread, read on the loop
 
     @property
     def desk(self) -> Desk:
@@ -185,9 +186,10 @@ class WorkerEdge:
         self._pause.set("consumer", cause)
 
     def leaders_away(self, parts: Sequence[Part]) -> None:
-        """Those partitions wait, and the watchdog with them; the others are read on."""
+        """Those partitions wait; the others are read on, and a stall of theirs is none the less one."""
+        self.leaderless = frozenset(parts)
         names = ", ".join(f"{part.topic}-{part.partition}" for part in parts)
-        self._pause.set("leaders", f"broker: no leader for {names}" if names else None)
+        self._pause.set("leaders", f"broker: no leader for {names}" if names else None, partly=True)
 
     async def _identities(self) -> dict[str, str] | None:
         delay_s = BACKOFF_S[0]

@@ -128,11 +128,13 @@ class Pause:
 
     def __init__(self) -> None:
         self._causes: dict[str, str] = {}
+        self._partly: set[str] = set()  # who waits while the rest goes on
         self._lock = threading.Lock()
 
-    def set(self, who: str, cause: str | None) -> None:
-        """`who` waits because of `cause`; None: no longer."""
+    def set(self, who: str, cause: str | None, *, partly: bool = False) -> None:
+        """`who` waits because of `cause`; None: no longer. `partly`: the rest goes on, so it excuses nobody."""
         with self._lock:  # the consumer's thread tells of the broker while the loop tells of the store
+            self._partly.update({who} if partly else ())
             self._set(who, cause)
 
     def _set(self, who: str, cause: str | None) -> None:
@@ -155,8 +157,8 @@ class Pause:
 
     @property
     def active(self) -> bool:
-        """Whether anything waits."""
-        return bool(self._causes)
+        """Whether anything waits that the whole worker waits for."""
+        return bool(self._causes.keys() - self._partly)
 
 
 def serve(host: str, port: int) -> int | None:

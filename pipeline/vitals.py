@@ -43,7 +43,7 @@ def facts(app: App, pause: telemetry.Pause) -> Facts:
     if not app.edge.is_ready:
         return Facts({}, {}, Excuse.OUTSIDE if pause.active else Excuse.WORK)
     desk, consumer = app.edge.desk, app.consumer
-    held = [Part(*tp) for tp in consumer.assignment()]
+    held = {Part(*tp) for tp in consumer.assignment()} - app.edge.leaderless
     given = {part: desk.given.get(part) if consumer.is_placed(part) else None for part in held}
     answered = {part: desk.progress.answered(part) for part in held}
     if pause.active:

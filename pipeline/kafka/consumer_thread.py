@@ -89,6 +89,13 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
             if self._silence is not None:
                 self._silence.look(time.monotonic())
             self._hear_group()
+            self._look_for_leaders()
+
+    def _look_for_leaders(self) -> None:
+        """What was read until its leader went is waited for like what cannot be placed without one."""
+        if self._consumer is not None:
+            held = self._consumer.assignment()
+            self.app.edge.leaders_away(sorted(Part(*tp) for tp in held if not _is_led(self._consumer, tp)))
 
     def _hear_group(self) -> None:
         """The client's part in the group rests after an error until somebody asks for it; only fetches that wait at that
@@ -200,9 +207,9 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
     async def standing(self, tps: Iterable[TP]) -> dict[TP, tuple[int | None, int]]:
         """For each partition that has a leader the committed offset (None: never) and the log's first offset."""
         consumer = self._ensure_consumer()
-        leaders = {tp: consumer._client.cluster.leader_for_partition(tp) for tp in tps}
-        tps = [tp for tp, leader in leaders.items() if leader not in (None, NOBODY)]
-        if len(tps) < len(leaders):
+        asked = list(tps)
+        tps = [tp for tp in asked if _is_led(consumer, tp)]
+        if len(tps) < len(asked):
             consumer._client.force_metadata_update()
         begins, commits = await asyncio.wait_for(
             asyncio.gather(consumer.beginning_offsets(tps), consumer._coordinator.fetch_committed_offsets(tps)),
@@ -264,3 +271,7 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
             log.warning("commit failed, will be tried again", cause=repr(error))
             return False
         return True
+
+
+def _is_led(consumer: aiokafka.AIOKafkaConsumer, tp: TP | aiokafka.TopicPartition) -> bool:
+    return consumer._client.cluster.leader_for_partition(tp) not in (None, NOBODY)

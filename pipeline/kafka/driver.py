@@ -98,7 +98,6 @@ class Consumer(stock.Consumer):  # type: ignore[misc]
             self._unplaced.discard(tp)
             self._hold_to.pop(tp, None)
             self._doubted_s.pop(tp, None)
-        self.app.edge.leaders_away(())
         await self._thread.call_thread(self._thread.forget, tuple(revoked))
         await super().on_partitions_revoked(revoked)
 
@@ -113,9 +112,7 @@ class Consumer(stock.Consumer):  # type: ignore[misc]
             log.warning("the broker does not say where the log stands, asking again", cause=repr(error))
             await asyncio.sleep(BACKOFF_S)
             return
-        leaderless = sorted(Part(*tp) for tp in waiting.keys() - standing.keys())
-        self.app.edge.leaders_away(leaderless)
-        if leaderless:
+        if len(standing) < len(waiting):
             self._ask_at_s = time.monotonic() + BACKOFF_S
         for tp, at in standing.items():
             await self._place(tp, waiting[tp], *at)

@@ -43,7 +43,7 @@ class Edge(Protocol):
         ...
 
     def leaders_away(self, parts: Sequence[Part]) -> None:
-        """These cannot be placed: no broker leads them. Empty: all that are ours can."""
+        """No broker leads these, of those that are ours. Called on the consumer's thread, every second."""
         ...
 
     def refuse_batch(self, cause: str) -> None:

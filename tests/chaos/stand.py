@@ -25,6 +25,7 @@ from pipeline.kafka.topics import create, load_topics
 from tests.chaos.proxy import Proxy
 from tests.chaos.servers import BrokerServer, RedisServer, start_broker, start_redis
 from tests.chaos.traffic import ACTIONS, ATTRIBUTES, Shape
+from tests.second_broker import SecondBroker
 
 APP = "chaos"
 PREFIX = "chaos."
@@ -59,6 +60,7 @@ class Setup:
     producer: Mapping[str, object] = field(default_factory=dict)  # the traffic's, in librdkafka's words
     shape: Shape = field(default_factory=Shape)
     partitions: int = 4
+    replication: int = 1
     backlog_max: int = 20_000
     lacks: Callable[[], str] = lambda: ""  # what this machine lacks for it, in words
     lead_max: int = 6_000
@@ -90,6 +92,7 @@ class Stand:
         self.slots: list[Slot] = []
         self.environ: dict[str, str] = {}  # what workers get beside our own
         self.proxies: dict[str, Proxy] = {}  # by the line that they stand in: `redis`, `broker`
+        self.second_broker: SecondBroker | None = None  # of a scenario with two
         self.own_deaths: Counter[str] = Counter()  # of workers, by code: nobody here killed them
         self._closers: list[Callable[[], None]] = []
         self._lines: list[str] = []
@@ -144,7 +147,7 @@ class Stand:
             replace(topic, partitions=self.setup.partitions) if topic.name in inputs else topic
             for topic in load_topics(prefix=PREFIX)
         ]
-        outcome = create(self.admin(), topics)
+        outcome = create(self.admin(), topics, replication=self.setup.replication)
         if wrong := {name: said for name, said in outcome.items() if said != "created"}:
             raise StandBroken(f"topics could not be created: {wrong}")
 
@@ -206,6 +209,8 @@ class Stand:
     def keep(self) -> None:
         """Starts workers that are down and wanted. Raises `StandBroken` for what cannot live."""
         self.broker.check()
+        if self.second_broker is not None:
+            self.second_broker.check()
         self.redis.check()
         for slot in self.slots:
             if slot.process is not None and (code := slot.process.poll()) is not None:

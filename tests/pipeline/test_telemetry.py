@@ -44,6 +44,17 @@ def test_a_cause_that_is_only_put_otherwise_is_not_said_again():
     assert not pause.active
 
 
+def test_what_a_part_of_the_worker_waits_for_is_told_and_excuses_nobody():
+    pause = Pause()
+    pause.set("leaders", "broker: no leader for t-1", partly=True)
+    assert (pause.active, paused("broker")) == (False, 1)
+    pause.set("answers", "store: timed out")
+    assert pause.active
+    pause.set("answers", None)
+    pause.set("leaders", None, partly=True)
+    assert (pause.active, paused("broker")) == (False, 0)
+
+
 def test_causes_are_told_from_two_threads_at_once(monkeypatch):
     monkeypatch.setattr(telemetry, "log", SimpleNamespace(info=lambda *_, **__: None, warning=lambda *_, **__: None))
     before, failures = sys.getswitchinterval(), []

@@ -12,7 +12,7 @@ from tests.chaos.faults import Fault
 from tests.chaos.stand import Setup
 from tests.chaos.traffic import Post
 
-MODULES = ("workers", "servers", "storms", "network", "producers", "topics", "clock", "models")
+MODULES = ("workers", "servers", "brokers", "storms", "network", "producers", "topics", "clock", "models")
 SCENARIOS: dict[str, Scenario] = {}
 Rewrite = Callable[[Random, Iterator[Post]], Iterator[Post]]
 

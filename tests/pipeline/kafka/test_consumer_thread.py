@@ -31,7 +31,10 @@ async def test_a_worker_without_the_right_to_its_group_ends_though_no_fetch_wait
     monkeypatch.setattr(consumer_thread, "LISTEN_S", 0.0)
     monkeypatch.setattr(consumer_thread.SliceThread, "_is_ending", property(lambda _: next(ends)))
     monkeypatch.setattr(consumer.app.edge, "refuse_group", refused.append, raising=False)
-    consumer._thread._consumer = SimpleNamespace(_coordinator=SimpleNamespace(check_errors=check_errors))
+    monkeypatch.setattr(consumer.app.edge, "leaders_away", lambda parts: None, raising=False)
+    consumer._thread._consumer = SimpleNamespace(
+        _coordinator=SimpleNamespace(check_errors=check_errors), assignment=set
+    )
     await consumer._thread._listen()
     assert told == []
     assert refused == [f"broker: {GroupAuthorizationFailedError('g')}: {consumer_thread.FORBIDDEN}"]
@@ -157,6 +160,17 @@ async def test_a_partition_without_a_leader_is_left_out_and_looked_for(consumer,
     monkeypatch.setattr(consumer_thread.SliceThread, "_ensure_consumer", lambda _: client)
     assert await consumer._thread.standing([led, alone]) == {led: (5, 0)}
     assert client.looked == 1
+
+
+async def test_a_partition_that_loses_its_leader_while_it_is_read_is_told_of(consumer, monkeypatch):
+    client, told, alone = Coordinated(""), [], faust.types.TP("t", 1)
+    client.assignment = lambda: {stock.ensure_aiokafka_TP(faust.types.TP("t", each)) for each in range(2)}
+    monkeypatch.setattr(consumer._thread, "_consumer", client)
+    monkeypatch.setattr(consumer.app.edge, "leaders_away", told.append, raising=False)
+    for leader in (1, consumer_thread.NOBODY, None, 2):
+        client.leaders[alone] = leader
+        consumer._thread._look_for_leaders()
+    assert told == [[], [Part("t", 1)], [Part("t", 1)], []]
 
 
 def test_the_kafka_client_still_has_the_name_of_a_leader_that_is_nobody():

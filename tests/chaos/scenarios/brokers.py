@@ -1,0 +1,77 @@
+"""Two brokers, one of which is killed or frozen: its partitions wait for it, or move to the other where they lie on both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from tests.chaos.faults import Fault, fault
+from tests.chaos.scenarios import Scenario, points, scenario
+from tests.chaos.stand import Setup, Stand, StandBroken
+from tests.second_broker import SecondBroker, make_groups_topic
+
+
+@fault
+def kill_second(stand: Stand) -> Callable[[], None]:
+    """Kill -9, then a start on the same data."""
+    second = _second(stand)
+    second.kill()
+    return second.restart
+
+
+@fault
+def freeze_second(stand: Stand) -> Callable[[], None]:
+    """SIGSTOP, then SIGCONT: a leader that does not know yet that it was replaced."""
+    second = _second(stand)
+    second.freeze()
+    return second.go_on
+
+
+def _second(stand: Stand) -> SecondBroker:
+    if stand.second_broker is None:
+        raise StandBroken("there is one broker only")
+    return stand.second_broker
+
+
+def _coordinated_by_the_first(stand: Stand) -> None:
+    """The groups' topic is made while there is no second broker: who leads the group is not what is tried here."""
+    make_groups_topic(stand.broker.bootstrap)
+    _start_second(stand)
+
+
+def _start_second(stand: Stand) -> None:
+    second = SecondBroker(stand.directory / "second", first=stand.directory / "broker")
+    stand.on_close(second.stop)
+    stand.second_broker = second
+
+
+def _losses(random: Random, events: int) -> list[Fault]:
+    """Killed and frozen by turns that are drawn: for less than a session (3 s), and for longer."""
+    return [
+        Fault(random.choice(("kill_second", "freeze_second")), after, lasts_ms=random.choice((500, 4_000, 12_000)))
+        for after in points(random, events, max(3, events // 10_000))
+    ]
+
+
+scenario(
+    Scenario(
+        "lose_leaders",
+        "two brokers, every partition on one of them: the second is killed or frozen",
+        _losses,
+        Setup(workers=2, brokers=("apache",), prepare=_coordinated_by_the_first),
+    )
+)
+scenario(
+    Scenario(
+        "fail_over",
+        "two brokers, every partition on both: the second is killed or frozen, what it led moves",
+        _losses,
+        Setup(
+            workers=2,
+            brokers=("apache",),
+            prepare=_start_second,
+            replication=2,
+            broker_properties={"offsets.topic.replication.factor": "2"},
+        ),
+    )
+)

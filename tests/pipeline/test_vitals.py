@@ -1,0 +1,40 @@
+"""What the watchdog is told of a worker."""
+
+from types import SimpleNamespace
+
+from features.store.port import Part
+from pipeline.telemetry import Pause
+from pipeline.vitals import facts
+from pipeline.watchdog import Excuse
+
+READ, ALONE = Part("t", 0), Part("t", 1)
+
+
+def app(*, leaderless=frozenset(), busy=0):
+    progress = SimpleNamespace(answered=lambda part: 5)
+    desk = SimpleNamespace(given={READ: 9}, progress=progress, busy=busy, open=())
+    return SimpleNamespace(
+        edge=SimpleNamespace(is_ready=True, desk=desk, leaderless=leaderless),
+        consumer=SimpleNamespace(assignment=lambda: {READ, ALONE}, is_placed=lambda part: part == READ),
+        rebalancing=False,
+        should_stop=False,
+    )
+
+
+def test_a_partition_that_nobody_has_begun_to_read_is_told_of():
+    told = facts(app(), Pause())
+    assert (told.given, told.excuse) == ({READ: 9, ALONE: None}, Excuse.NONE)
+
+
+def test_a_partition_without_a_leader_is_nobodys_fault_and_the_others_are_watched_on():
+    pause = Pause()
+    pause.set("leaders", "broker: no leader for t-1", partly=True)
+    told = facts(app(leaderless=frozenset({ALONE})), pause)
+    assert (told.given, told.answered, told.excuse) == ({READ: 9}, {READ: 5}, Excuse.NONE)
+
+
+def test_what_the_whole_worker_waits_for_excuses_it_before_its_work_does():
+    pause = Pause()
+    assert facts(app(busy=1), pause).excuse is Excuse.WORK
+    pause.set("answers", "store: timed out")
+    assert facts(app(busy=1), pause).excuse is Excuse.OUTSIDE
