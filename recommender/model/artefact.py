@@ -232,14 +232,17 @@ def _difference(found: Sequence[str], expected: Sequence[str]) -> str:
 
 
 def _probe(directory: Path, manifest: Manifest, timeout_s: float) -> None:
-    """Loads the model in a process of its own, whose death is an answer too, and compares the golden scores there."""
+    """Loads the model in a process of its own, whose death is an answer too, and compares the golden scores there. It gets
+    none of our settings, which may hold passwords: what LightGBM leaves in a core file is the model and nothing else.
+    """
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
     try:
         done = subprocess.run(
             [sys.executable, "-m", "recommender.model.probe", str(directory)],
             capture_output=True,
             timeout=timeout_s,
             check=False,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
+            env={**environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
         )
     except subprocess.TimeoutExpired:
         raise ModelRefused(f"probe: no answer within {timeout_s:g} s") from None

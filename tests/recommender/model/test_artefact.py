@@ -1,4 +1,5 @@
 import shutil
+import sys
 from dataclasses import replace
 from hashlib import sha256
 from itertools import count
@@ -150,6 +151,17 @@ def test_too_few_or_unreadable_golden_rows_are_refused(model, columns):
 def test_a_probe_that_does_not_answer_is_a_refusal(model, columns):
     with pytest.raises(ModelRefused, match="no answer within"):
         load(model, columns, timeout_s=0.001)
+
+
+def test_the_probe_is_told_no_secret(model, columns, tmp_path, monkeypatch):
+    python, told = tmp_path / "python", tmp_path / "told"
+    python.write_text(f'#!/bin/sh\nenv > {told}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("HEADRACE_REDIS_PASSWORD", "hush-hush")
+    load(model, columns)
+    assert "OMP_NUM_THREADS=1" in told.read_text()
+    assert "hush-hush" not in told.read_text()
 
 
 def test_a_model_over_its_latency_budget_is_refused(model, columns):
