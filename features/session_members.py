@@ -40,11 +40,11 @@ def session_members(
     wanted = np.repeat(sessions.astype(">u2").view(np.uint16), sizes)
     inside = np.flatnonzero(rows["session"].view(np.uint16) == wanted)
     inside = inside[counted[rows["action"][inside]]]
-    rows, owner = rows[inside], np.repeat(np.arange(len(logs)), sizes)[inside]
+    owner = np.repeat(np.arange(len(logs)), sizes)[inside]
     if (sessions == 0).any():
-        near = (sessions[owner] != 0) | _runs_around(times_ms(rows), owner, ts_ms, gap_ms)
-        rows, owner = rows[near], owner[near]
-    return owner, rows["item"].astype(np.uint64)
+        near = (sessions[owner] != 0) | _runs_around(times_ms(rows, inside), owner, ts_ms, gap_ms)
+        inside, owner = inside[near], owner[near]
+    return owner, rows["item"][inside].astype(np.uint64)  # fields of the rows, never rows: a third of the time
 
 
 def _runs_around(

@@ -48,6 +48,7 @@ FLAGS_AT = 10  # of a log
 FORGOTTEN = 0x8000
 AHEAD_S_MAX = 0x7FFF
 TIME_BYTES = 6
+_ALL = slice(None)
 
 _RECORDS = np.dtype(
     [("ts_high", ">u2"), ("ts_low", ">u4"), ("item", ">u8"), ("event", "V5"), ("session", ">u2"), ("action", "u1"), ("tag", ">u2")]
@@ -260,9 +261,9 @@ def sections(blob: bytes) -> tuple[NDArray[np.void], NDArray[np.void], NDArray[n
     return _sections(blob)
 
 
-def times_ms(rows: NDArray[np.void]) -> NDArray[np.int64]:
-    """int64[n]: the event times of a section's rows."""
-    return (rows["ts_high"].astype(np.int64) << 32) | rows["ts_low"].astype(np.int64)
+def times_ms(rows: NDArray[np.void], at: NDArray[np.intp] | slice = _ALL) -> NDArray[np.int64]:
+    """int64[n]: the event times of a section's rows, or of those at these places."""
+    return (rows["ts_high"][at].astype(np.int64) << 32) | rows["ts_low"][at].astype(np.int64)
 
 
 def _sections(blob: bytes) -> tuple[NDArray[np.void], NDArray[np.void], NDArray[np.void]]:

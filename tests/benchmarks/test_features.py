@@ -7,9 +7,11 @@ from features.catalog import catalog
 from features.facts import Fact
 from features.ids import hash64
 from features.schema import Impression, Item, UserAction
+from features.session_members import session_members
 from features.state import State
 from features.store.memory import MemoryStore
 from features.store.port import Part
+from features.user_log import RECORD_BYTES, Log, event_bytes, pack, place, record
 from features.view import StateView, scene
 from tests.features.worlds import DOMAIN, NOW_MS, SOURCES
 
@@ -76,3 +78,15 @@ def test_the_matrix_alone(benchmark, state_view, candidates):
     items = np.array([hash64(f"i{n}") for n in range(candidates)], np.uint64)
     seen = scene(state_view, now_ms=NOW_MS, items=items, user=user, sources={}, context={}, item_context={})
     assert benchmark(made.matrix, seen).dtype == np.float32
+
+
+@pytest.mark.parametrize(("length", "rows"), [(8, 800), (0, 25_600)], ids=["sessions of 8", "no session ids, no pause"])
+def test_the_items_of_a_hundred_neighbours_whose_logs_are_full(benchmark, length, rows):
+    parts = Log()
+    for n in range(256):
+        session = n // length + 1 if length else 0
+        place(parts.actions, record(NOW_MS + n, hash64(f"i{n}"), event_bytes(str(n)), session, 1, 0), RECORD_BYTES)
+    logs = [pack(parts)] * 100
+    newest = np.full(100, session, np.uint16), np.full(100, NOW_MS + 255)
+    owner, _ = benchmark(session_members, logs, *newest, gap_ms=1_800_000, counted=np.ones(256, np.bool_))
+    assert len(owner) == rows
