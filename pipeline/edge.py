@@ -20,7 +20,7 @@ from pipeline.kafka.topics import missing
 from pipeline.logs import get_logger
 from pipeline.patience import BACKOFF_S, StoreThread
 from pipeline.progress import Progress
-from pipeline.telemetry import Pause
+from pipeline.telemetry import LEADERS, Pause
 
 if TYPE_CHECKING:
     from features.state import Resume
@@ -94,14 +94,7 @@ class WorkerEdge:
                     resume = await self._store.patiently(
                         "start", engine.state.resume, part, committed=committed, log_start=log_start
                     )
-                    if committed is not None and committed < log_start:  # applied all, else the state had refused
-                        log.warning(
-                            "the log lost records before they were answered",
-                            topic=part.topic,
-                            partition=part.partition,
-                            unanswered_from=committed,
-                            log_start=log_start,
-                        )
+                    _tell_of_gaps(part, resume, committed=committed, log_start=log_start)
                     known = None if committed is None else max(committed, log_start)
                     self._progress.begin(part, committed=known, start=resume.start)
                     self.desk.place(part, start=resume.start)
@@ -186,10 +179,10 @@ class WorkerEdge:
         self._pause.set("consumer", cause)
 
     def leaders_away(self, parts: Sequence[Part]) -> None:
-        """Those partitions wait; the others are read on, and a stall of theirs is none the less one."""
+        """Those partitions wait; the others are read on, and the watchdog goes on to watch them."""
         self.leaderless = frozenset(parts)
         names = ", ".join(f"{part.topic}-{part.partition}" for part in parts)
-        self._pause.set("leaders", f"broker: no leader for {names}" if names else None, partly=True)
+        self._pause.set(LEADERS, f"leaders: no broker leads {names}" if names else None)
 
     async def _identities(self) -> dict[str, str] | None:
         delay_s = BACKOFF_S[0]
@@ -212,3 +205,12 @@ class WorkerEdge:
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, BACKOFF_S[1])
         return None
+
+
+def _tell_of_gaps(part: Part, resume: Resume, *, committed: int | None, log_start: int) -> None:
+    """What retention took before it was answered, or, of a state that begins anew, before it was applied."""
+    where = {"topic": part.topic, "partition": part.partition, "log_start": log_start}
+    if committed is not None and committed < log_start:  # applied all, else the state had refused
+        log.warning("the log lost records before they were answered", unanswered_from=committed, **where)
+    if resume.is_new and log_start > 0:
+        log.warning("the state begins where the log does, what was before is not in it", **where)

@@ -123,18 +123,19 @@ class ShadowFigures:
         self._version = seen.version
 
 
+LEADERS = "leaders"  # who waits for them holds up nobody else, and excuses nobody
+
+
 class Pause:
     """What the worker waits for, said once when it changes: in the log and as `headrace_paused`. For any thread."""
 
     def __init__(self) -> None:
         self._causes: dict[str, str] = {}
-        self._partly: set[str] = set()  # who waits while the rest goes on
         self._lock = threading.Lock()
 
-    def set(self, who: str, cause: str | None, *, partly: bool = False) -> None:
-        """`who` waits because of `cause`; None: no longer. `partly`: the rest goes on, so it excuses nobody."""
+    def set(self, who: str, cause: str | None) -> None:
+        """`who` waits because of `cause`; None: no longer."""
         with self._lock:  # the consumer's thread tells of the broker while the loop tells of the store
-            self._partly.update({who} if partly else ())
             self._set(who, cause)
 
     def _set(self, who: str, cause: str | None) -> None:
@@ -158,7 +159,7 @@ class Pause:
     @property
     def active(self) -> bool:
         """Whether anything waits that the whole worker waits for."""
-        return bool(self._causes.keys() - self._partly)
+        return bool(self._causes.keys() - {LEADERS})
 
 
 def serve(host: str, port: int) -> int | None:

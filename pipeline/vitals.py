@@ -43,13 +43,15 @@ def facts(app: App, pause: telemetry.Pause) -> Facts:
     if not app.edge.is_ready:
         return Facts({}, {}, Excuse.OUTSIDE if pause.active else Excuse.WORK)
     desk, consumer = app.edge.desk, app.consumer
-    held = {Part(*tp) for tp in consumer.assignment()} - app.edge.leaderless
+    held = [Part(*tp) for tp in consumer.assignment()]
     given = {part: desk.given.get(part) if consumer.is_placed(part) else None for part in held}
     answered = {part: desk.progress.answered(part) for part in held}
     if pause.active:
         return Facts(given, answered, Excuse.OUTSIDE)
     at_work = desk.busy > 0 or app.rebalancing or app.should_stop
-    return Facts(given, answered, Excuse.WORK if at_work else Excuse.NONE, sum(map(len, desk.open)))
+    return Facts(
+        given, answered, Excuse.WORK if at_work else Excuse.NONE, sum(map(len, desk.open)), app.edge.leaderless
+    )
 
 
 def organs(app: App, store: StoreThread, *, limit_s: float) -> tuple[Organ, ...]:

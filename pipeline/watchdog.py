@@ -10,7 +10,7 @@ it). What counts is only time in which no agent is at work and nothing is waited
 - the worker holds no partition and its group has no member: nobody reads.
 
 Work is an excuse for a while: a step, or a rebalance, that does not end is a stall, too. Waiting for the broker or the
-store is one for ever.
+store is one for ever. A partition that no broker leads is left out, if that client of its own finds none for it, either.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ LOOKS_PER_PERIOD = 10
 WORK_TIMES = 6  # an excuse of work is good for so many limits: a rebalance takes 30 s at most, a step far less
 SILENCE_S = 2.0
 LISTEN_S = 2.0
+NOBODY = -1  # leads a partition whose brokers are all away
 STALLED = "stalled"  # a cause of restarts
 
 
@@ -53,13 +54,15 @@ class Facts(NamedTuple):
     """What the worker knows of itself.
 
     given: by part held now, the last offset handed to an agent; None: nobody has begun to read it. answered: by part
-    the next unanswered offset. asked: the answers that the steps under way have still to make.
+    the next unanswered offset. asked: the answers that the steps under way have still to make. leaderless: of those
+    held, the parts that no broker leads, as the worker's client believes.
     """
 
     given: Mapping[Part, int | None]
     answered: Mapping[Part, int | None]
     excuse: Excuse
     asked: int = 0
+    leaderless: frozenset[Part] = frozenset()
 
 
 class Probe:
@@ -84,6 +87,11 @@ class Probe:
         """The log's end offset as the broker tells it."""
         _, end = self._consumer.get_watermark_offsets(TopicPartition(*part), timeout=ANSWER_S)
         return int(end)
+
+    def is_led(self, part: Part) -> bool:
+        """Whether some broker leads the part."""
+        partitions = self._consumer.list_topics(part.topic, timeout=ANSWER_S).topics[part.topic].partitions
+        return part.partition in partitions and partitions[part.partition].leader != NOBODY
 
     def silence(self) -> str | None:
         """Why the broker cannot be reached; None: it answers."""
@@ -136,37 +144,45 @@ class Watchdog:
         moved, self._before = standing != self._before, standing
         at_work = facts.excuse is Excuse.WORK and not moved
         self.at_work_s = self.at_work_s + passed_s if at_work else 0.0
-        why = None if moved or facts.excuse is not Excuse.NONE else self._unread(facts.given)
+        why = None if moved or facts.excuse is not Excuse.NONE else self._unread(facts)
         self.stalled_s = self.stalled_s + passed_s if why else 0.0
         telemetry.STALLED_S.set(self.stalled_s)
         if self.at_work_s >= WORK_TIMES * self._limit_s:
             return f"one step or rebalance goes on for {self.at_work_s:.0f} s"
         if why is None or self.stalled_s < self._limit_s:
             return None
-        return f"{why} for {self.stalled_s:.0f} s" if self._confirmed(facts.given) else None
+        return f"{why} for {self.stalled_s:.0f} s" if self._confirmed(facts) else None
 
-    def _unread(self, given: Mapping[Part, int | None]) -> str | None:
+    def _unread(self, facts: Facts) -> str | None:
         """What there is to read and is not read."""
-        if waiting := [part for part, last in given.items() if last is None]:
-            return f"{_name(waiting[0])} is assigned and not read"
         try:
-            if not given:
+            if not facts.given:
                 return "nobody in the group reads" if self._probe.group_is_empty() else None
+            given = self._led(facts)
+            if waiting := [part for part, last in given.items() if last is None]:
+                return f"{_name(waiting[0])} is assigned and not read"
             behind = self._behind(given)
         except (KafkaException, TimeoutError):
             return None  # the broker is away: nobody can be blamed for silence
         return f"{_name(behind)} has records that nobody hands out" if behind else None
+
+    def _led(self, facts: Facts) -> dict[Part, int | None]:
+        """What is held, without the parts that can be read by nobody."""
+        return {
+            part: last for part, last in facts.given.items() if part not in facts.leaderless or self._probe.is_led(part)
+        }
 
     def _behind(self, given: Mapping[Part, int | None]) -> Part | None:
         return next(
             (part for part, last in given.items() if last is not None and self._probe.end(part) > last + 1), None
         )
 
-    def _confirmed(self, given: Mapping[Part, int | None]) -> bool:
+    def _confirmed(self, facts: Facts) -> bool:
         """Whether a record can really be read; what is not read at all, or by nobody, needs no record as proof."""
-        if not given or None in given.values():
-            return True
         try:
+            given = self._led(facts)
+            if not facts.given or None in given.values():
+                return True
             behind = self._behind(given)
             return behind is not None and self._probe.record_from(behind, (given[behind] or 0) + 1)
         except (KafkaException, TimeoutError):

@@ -9,12 +9,14 @@ import asyncio
 import math
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
 import aiokafka
 from aiokafka import OffsetAndMetadata
+from aiokafka.cluster import ClusterMetadata
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
     KafkaError,
@@ -44,6 +46,7 @@ ANSWER_S = 10.0
 DENIED_S = 5.0  # a topic that was denied is tried again all the time: so long without a word, and it is allowed
 GOODBYE_S = 3.0
 APPLIED_S = 10.0
+METADATA_A_SECOND = 5
 NOBODY = -1  # leads a partition whose brokers are all away
 IDENTITY = re.compile("[0-9a-f]{16}")  # of a log, as the metadata of a commit
 END = "\0"  # confluent-kafka 2.16 reads a commit's metadata up to a zero, beyond its end: UnicodeDecodeError (seen)
@@ -89,13 +92,21 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
             if self._silence is not None:
                 self._silence.look(time.monotonic())
             self._hear_group()
-            self._look_for_leaders()
+            if self._consumer is not None:
+                self._look_at_metadata(self._consumer._client.cluster, self._consumer.assignment())
 
-    def _look_for_leaders(self) -> None:
-        """What was read until its leader went is waited for like what cannot be placed without one."""
-        if self._consumer is not None:
-            held = self._consumer.assignment()
-            self.app.edge.leaders_away(sorted(Part(*tp) for tp in held if not _is_led(self._consumer, tp)))
+    def _look_at_metadata(self, cluster: ClusterMetadata, held: Iterable[aiokafka.TopicPartition]) -> None:
+        """What of ours is led by nobody, or denied: neither is fetched any more, so no fetch tells.
+
+        What the metadata lack for another cause is not told of: a topic that is gone has its own word, a new one comes.
+        """
+        self.app.edge.leaders_away(sorted(Part(*tp) for tp in held if cluster.leader_for_partition(tp) == NOBODY))
+        if denied := cluster.unauthorized_topics & {tp.topic for tp in held}:
+            self._deny(TopicAuthorizationFailedError(*sorted(denied)))
+
+    def _deny(self, error: TopicAuthorizationFailedError) -> None:
+        self.app.edge.broker_away(f"broker: {error}: {FORBIDDEN}")
+        self._denied_s = time.monotonic()
 
     def _hear_group(self) -> None:
         """The client's part in the group rests after an error until somebody asks for it; only fetches that wait at that
@@ -140,6 +151,7 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer._auto_offset_reset = "none"
         join_s = self.app.conf.broker_rebalance_timeout + ANSWER_S
         fetch_s = options.fetch_wait_ms / 1000 + ANSWER_S
+        consumer._client._metadata_update = paced(consumer._client._metadata_update, a_second=METADATA_A_SECOND)
         self._silence = Silence(consumer._client, answer_s=fetch_s, join_s=join_s)
         return consumer
 
@@ -159,8 +171,7 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
             self._refuse(error)
             return {}
         except TopicAuthorizationFailedError as error:
-            self.app.edge.broker_away(f"broker: {error}: {FORBIDDEN}")
-            self._denied_s = time.monotonic()
+            self._deny(error)
             await asyncio.sleep(BACKOFF_S)
             return {}
         except GroupAuthorizationFailedError:
@@ -207,9 +218,9 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
     async def standing(self, tps: Iterable[TP]) -> dict[TP, tuple[int | None, int]]:
         """For each partition that has a leader the committed offset (None: never) and the log's first offset."""
         consumer = self._ensure_consumer()
-        asked = list(tps)
-        tps = [tp for tp in asked if _is_led(consumer, tp)]
-        if len(tps) < len(asked):
+        leaders = {tp: consumer._client.cluster.leader_for_partition(tp) for tp in tps}
+        tps = [tp for tp, leader in leaders.items() if leader not in (None, NOBODY)]
+        if len(tps) < len(leaders):
             consumer._client.force_metadata_update()
         begins, commits = await asyncio.wait_for(
             asyncio.gather(consumer.beginning_offsets(tps), consumer._coordinator.fetch_committed_offsets(tps)),
@@ -273,5 +284,16 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         return True
 
 
-def _is_led(consumer: aiokafka.AIOKafkaConsumer, tp: TP | aiokafka.TopicPartition) -> bool:
-    return consumer._client.cluster.leader_for_partition(tp) not in (None, NOBODY)
+def paced(ask: Callable[..., Awaitable[Any]], *, a_second: int) -> Callable[..., Awaitable[Any]]:
+    """`ask`, at most so many times a second. While a partition of ours has no leader, aiokafka asks for the metadata again
+    as soon as it has them.
+    """
+    asked_s: deque[float] = deque(maxlen=a_second)
+
+    async def in_turn(*args: Any) -> Any:
+        if len(asked_s) == a_second:
+            await asyncio.sleep(max(0.0, asked_s[0] + 1 - time.monotonic()))
+        asked_s.append(time.monotonic())
+        return await ask(*args)
+
+    return in_turn

@@ -99,8 +99,10 @@ class Stand:
         try:
             self.redis: RedisServer = start_redis(redis, self.directory / "redis")
             self._closers.append(self.redis.stop)
-            properties = {"group.min.session.timeout.ms": "1000", **setup.broker_properties}
-            self.broker: BrokerServer = start_broker(broker, self.directory / "broker", properties=properties)
+            self.broker_properties = {"group.min.session.timeout.ms": "1000", **setup.broker_properties}
+            self.broker: BrokerServer = start_broker(
+                broker, self.directory / "broker", properties=self.broker_properties
+            )
             self._closers.append(self.broker.stop)
             self.bootstrap_of_workers, self.redis_of_workers = self.broker.bootstrap, self.redis.url
             if setup.prepare is not None:
@@ -240,9 +242,10 @@ class Stand:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Every process by name: `worker-0` ..., `broker`, `redis` (a cluster: `redis-0` ...)."""
+        """Every process by name: `worker-0` ..., `broker`, `second-broker`, `redis` (a cluster: `redis-0` ...)."""
         workers = {slot.name: slot.process.pid for slot in self.slots if slot.process is not None}
-        return workers | {"broker": self.broker.pid} | self.redis.pids
+        second = {"second-broker": self.second_broker.pid} if self.second_broker is not None else {}
+        return workers | {"broker": self.broker.pid} | second | self.redis.pids
 
     def signal(self, name: str, number: signal.Signals) -> None:
         """Sends a signal to a process by name; one that is not there gets none."""

@@ -25,12 +25,12 @@ class State:
     """Says where to start."""
 
     def __init__(self):
-        self.start, self.released, self.moved = 0, [], False
+        self.start, self.released, self.moved, self.is_new = 0, [], False, False
 
     def resume(self, part, *, committed, log_start):
         if self.moved:
             raise MOVED
-        return Resume(self.start, self.start - 1)
+        return Resume(self.start, self.start - 1, self.is_new)
 
     def release(self, part):
         self.released.append(part)
@@ -111,6 +111,14 @@ async def test_records_that_the_log_lost_before_they_were_answered_are_told(edge
     with capture_logs() as lines:
         await edge.start(PART, committed=committed, log_start=5)
     assert [line.get("unanswered_from") for line in lines] == [committed] * said
+
+
+@pytest.mark.parametrize(("is_new", "log_start", "said"), [(True, 5, 1), (True, 0, 0), (False, 5, 0)])
+async def test_a_state_that_begins_after_the_log_s_first_records_is_told(edge, is_new, log_start, said):
+    edge.desk.engine.state.start, edge.desk.engine.state.is_new = 5, is_new
+    with capture_logs() as lines:
+        await edge.start(PART, committed=5, log_start=log_start)
+    assert [line["log_start"] for line in lines if "not in it" in line["event"]] == [log_start] * said
 
 
 async def test_a_released_part_is_not_watched(edge):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from features.schema import INPUT_TOPICS
 from pipeline.app import build
 from pipeline.config import Kafka, Settings, Worker
 from pipeline.embedded import free_port
@@ -82,6 +83,12 @@ def test_a_worker_whose_web_port_is_taken_works_without(taken, tmp_path):
         for port in (taken, free_port(), 0)
     ]
     assert [app.conf.web_enabled for app in apps] == [False, True, False]
+
+
+def test_faust_keeps_no_account_of_what_the_agents_have_read(tmp_path):
+    app = build(Settings(kafka=Kafka(bootstrap="127.0.0.1:1"), worker=Worker(web_port=0, data_dir=str(tmp_path))))
+    assert sorted(app.agents) == sorted(INPUT_TOPICS)
+    assert not any(agent.channel.acks for agent in app.agents.values())
 
 
 def test_a_client_library_says_the_same_thing_once_in_a_while():

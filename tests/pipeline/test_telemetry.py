@@ -8,7 +8,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from pipeline import telemetry
-from pipeline.telemetry import Pause
+from pipeline.telemetry import LEADERS, Pause
 
 
 def paused(cause):
@@ -46,13 +46,13 @@ def test_a_cause_that_is_only_put_otherwise_is_not_said_again():
 
 def test_what_a_part_of_the_worker_waits_for_is_told_and_excuses_nobody():
     pause = Pause()
-    pause.set("leaders", "broker: no leader for t-1", partly=True)
-    assert (pause.active, paused("broker")) == (False, 1)
+    pause.set(LEADERS, "leaders: no broker leads t-1")
+    assert (pause.active, paused("leaders")) == (False, 1)
     pause.set("answers", "store: timed out")
     assert pause.active
     pause.set("answers", None)
-    pause.set("leaders", None, partly=True)
-    assert (pause.active, paused("broker")) == (False, 0)
+    pause.set(LEADERS, None)
+    assert (pause.active, paused("leaders")) == (False, 0)
 
 
 def test_causes_are_told_from_two_threads_at_once(monkeypatch):

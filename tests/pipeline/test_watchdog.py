@@ -13,8 +13,12 @@ LIMIT_S = 10.0
 class Log:
     """A log with an end offset and, possibly, a record behind what was given."""
 
-    def __init__(self, end=10, *, has_record=True, empty_group=False, away=False):
+    def __init__(self, end=10, *, has_record=True, empty_group=False, away=False, led=True):
         self.last, self.has_record, self.empty_group, self.away = end, has_record, empty_group, away
+        self.led = led
+
+    def is_led(self, part):
+        return self.led
 
     def end(self, part):
         if self.away:
@@ -68,6 +72,30 @@ def test_an_end_without_a_record_is_no_stall(clock):
 
 def test_a_pause_with_a_cause_is_no_stall_however_long(clock):
     assert looks(Log(10), clock, given=4, excuse=Excuse.OUTSIDE, times=1_000) is None
+
+
+@pytest.mark.parametrize("given", [4, None])
+def test_a_partition_without_a_leader_is_no_stall_however_long_unless_others_find_one(clock, given):
+    def first_alarm(log):
+        dog = Watchdog(log, limit_s=LIMIT_S, clock_s=clock)
+        for _ in range(1_000):
+            clock.now_s += 1
+            if why := dog.look(Facts({PART: given}, {PART: 0}, Excuse.NONE, leaderless=frozenset({PART}))):
+                return why
+        return None
+
+    assert first_alarm(Log(10, led=False)) is None
+    assert "t-0" in first_alarm(Log(10, led=True))  # the worker's client believes what is long past
+
+
+def test_a_leader_that_comes_and_goes_hides_no_stall_of_another_partition(clock):
+    dog, alarms, other = Watchdog(Log(10), limit_s=LIMIT_S, clock_s=clock), [], Part("t", 1)
+    dog._probe.is_led = lambda part: part != other
+    for n in range(13):
+        clock.now_s += 1
+        facts = Facts({PART: 4, other: 9}, {}, Excuse.NONE, leaderless=frozenset({other} if n % 2 else ()))
+        alarms += filter(None, [dog.look(facts)])
+    assert "t-0 has records that nobody hands out" in alarms[0]
 
 
 def test_a_broker_that_does_not_answer_blames_nobody(clock):

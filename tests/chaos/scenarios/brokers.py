@@ -8,7 +8,7 @@ from random import Random
 from tests.chaos.faults import Fault, fault
 from tests.chaos.scenarios import Scenario, points, scenario
 from tests.chaos.stand import Setup, Stand, StandBroken
-from tests.second_broker import SecondBroker, make_groups_topic
+from tests.second_broker import GROUPS_TOPIC, SecondBroker, make_groups_topic, replicas
 
 
 @fault
@@ -17,14 +17,6 @@ def kill_second(stand: Stand) -> Callable[[], None]:
     second = _second(stand)
     second.kill()
     return second.restart
-
-
-@fault
-def freeze_second(stand: Stand) -> Callable[[], None]:
-    """SIGSTOP, then SIGCONT: a leader that does not know yet that it was replaced."""
-    second = _second(stand)
-    second.freeze()
-    return second.go_on
 
 
 def _second(stand: Stand) -> SecondBroker:
@@ -40,17 +32,28 @@ def _coordinated_by_the_first(stand: Stand) -> None:
 
 
 def _start_second(stand: Stand) -> None:
-    second = SecondBroker(stand.directory / "second", first=stand.directory / "broker")
+    second = SecondBroker(
+        stand.directory / "second", first=stand.directory / "broker", properties=stand.broker_properties
+    )
     stand.on_close(second.stop)
     stand.second_broker = second
 
 
+def _start_second_with_all(stand: Stand) -> None:
+    """The groups' topic lies on both, too."""
+    _start_second(stand)
+    make_groups_topic(stand.broker.bootstrap)
+    if any(count != 2 for count in replicas(stand.broker.bootstrap, GROUPS_TOPIC)):
+        raise StandBroken(f"{GROUPS_TOPIC} does not lie on both brokers")
+
+
 def _losses(random: Random, events: int) -> list[Fault]:
     """Killed and frozen by turns that are drawn: for less than a session (3 s), and for longer."""
-    return [
-        Fault(random.choice(("kill_second", "freeze_second")), after, lasts_ms=random.choice((500, 4_000, 12_000)))
-        for after in points(random, events, max(3, events // 10_000))
-    ]
+    faults = []
+    for after in points(random, events, max(3, events // 10_000)):
+        kind, args = random.choice((("kill_second", {}), ("freeze", {"name": "second-broker"})))
+        faults.append(Fault(kind, after, args, lasts_ms=random.choice((500, 4_000, 12_000))))
+    return faults
 
 
 scenario(
@@ -69,7 +72,7 @@ scenario(
         Setup(
             workers=2,
             brokers=("apache",),
-            prepare=_start_second,
+            prepare=_start_second_with_all,
             replication=2,
             broker_properties={"offsets.topic.replication.factor": "2"},
         ),

@@ -9,8 +9,15 @@ from types import SimpleNamespace
 import aiokafka
 import faust
 import pytest
+from aiokafka.client import AIOKafkaClient
+from aiokafka.cluster import ClusterMetadata
 from aiokafka.consumer.group_coordinator import GroupCoordinator
-from aiokafka.errors import GroupAuthorizationFailedError, KafkaConnectionError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    KafkaConnectionError,
+    OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
+)
 from faust.transport.drivers import aiokafka as stock
 
 from features.store.port import Part
@@ -33,7 +40,9 @@ async def test_a_worker_without_the_right_to_its_group_ends_though_no_fetch_wait
     monkeypatch.setattr(consumer.app.edge, "refuse_group", refused.append, raising=False)
     monkeypatch.setattr(consumer.app.edge, "leaders_away", lambda parts: None, raising=False)
     consumer._thread._consumer = SimpleNamespace(
-        _coordinator=SimpleNamespace(check_errors=check_errors), assignment=set
+        _coordinator=SimpleNamespace(check_errors=check_errors),
+        assignment=set,
+        _client=SimpleNamespace(cluster=ClusterMetadata()),
     )
     await consumer._thread._listen()
     assert told == []
@@ -162,15 +171,61 @@ async def test_a_partition_without_a_leader_is_left_out_and_looked_for(consumer,
     assert client.looked == 1
 
 
+def metadata(*, leaders=(), denied=()):
+    """A cluster's, of topic t."""
+    cluster = ClusterMetadata()
+    cluster._partitions = {"t": {n: SimpleNamespace(leader=leader) for n, leader in enumerate(leaders)}}
+    cluster.unauthorized_topics = set(denied)
+    return cluster
+
+
+HELD = [aiokafka.TopicPartition("t", n) for n in range(3)]
+
+
 async def test_a_partition_that_loses_its_leader_while_it_is_read_is_told_of(consumer, monkeypatch):
-    client, told, alone = Coordinated(""), [], faust.types.TP("t", 1)
-    client.assignment = lambda: {stock.ensure_aiokafka_TP(faust.types.TP("t", each)) for each in range(2)}
-    monkeypatch.setattr(consumer._thread, "_consumer", client)
+    told = []
     monkeypatch.setattr(consumer.app.edge, "leaders_away", told.append, raising=False)
-    for leader in (1, consumer_thread.NOBODY, None, 2):
-        client.leaders[alone] = leader
-        consumer._thread._look_for_leaders()
-    assert told == [[], [Part("t", 1)], [Part("t", 1)], []]
+    for leaders in (
+        [1, 1, 1],
+        [1, consumer_thread.NOBODY, 1],
+        [1, 2],
+        [],
+    ):  # the last are not, or not yet, in the metadata
+        consumer._thread._look_at_metadata(metadata(leaders=leaders), HELD)
+    assert told == [[], [Part("t", 1)], [], []]
+
+
+async def test_metadata_are_asked_for_at_once_but_only_so_often_a_second(monkeypatch):
+    waited, now_s, asked = [], iter([10.0, 10.1, 10.25, 11.0, 99.0, 99.0]), []
+    monkeypatch.setattr(consumer_thread, "time", SimpleNamespace(monotonic=lambda: next(now_s)))
+
+    async def sleep(seconds):
+        waited.append(seconds)
+
+    async def ask(cluster, topics):
+        asked.append(topics)
+        return True
+
+    monkeypatch.setattr(consumer_thread, "asyncio", SimpleNamespace(sleep=sleep))
+    in_turn = consumer_thread.paced(ask, a_second=2)
+    assert [await in_turn(None, {each}) for each in "abcd"] == [True] * 4
+    assert waited == pytest.approx([0.75, 0.0])
+    assert asked == [{"a"}, {"b"}, {"c"}, {"d"}]
+
+
+def test_the_kafka_client_still_asks_for_metadata_by_the_name_that_is_paced():
+    assert "await self._metadata_update(" in inspect.getsource(AIOKafkaClient._md_synchronizer)
+
+
+async def test_a_topic_that_is_denied_is_told_of_though_nothing_is_fetched_any_more(consumer, monkeypatch):
+    told = []
+    monkeypatch.setattr(consumer.app.edge, "leaders_away", lambda parts: None, raising=False)
+    monkeypatch.setattr(consumer.app.edge, "broker_away", told.append, raising=False)
+    consumer._thread._look_at_metadata(metadata(leaders=[1, 1, 1], denied=["another"]), HELD)
+    assert told == []
+    consumer._thread._look_at_metadata(metadata(denied=["t"]), HELD)
+    assert told == [f"broker: {TopicAuthorizationFailedError('t')}: {consumer_thread.FORBIDDEN}"]
+    assert consumer._thread._denied_s < math.inf
 
 
 def test_the_kafka_client_still_has_the_name_of_a_leader_that_is_nobody():
