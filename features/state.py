@@ -86,13 +86,13 @@ class Applied:
 @dataclass(frozen=True, slots=True)
 class Resume:
     """Where to start reading, and the offset that the first batch should reach: up to `hold_to` the user logs may
-    already stand, and one batch over them rebuilds the items' neighbour lists byte by byte. `is_new`: the state held
-    nothing of the part.
+    already stand, and one batch over them rebuilds the items' neighbour lists byte by byte. `started`: where the
+    part began, None: the state held nothing of it.
     """
 
     start: int
     hold_to: int
-    is_new: bool = False
+    started: int | None = None
 
 
 @dataclass(slots=True)
@@ -161,7 +161,7 @@ class State:
             )
         start = max(log_start, min(started if committed is None else committed, lowest + 1))
         self._held[part] = _Held(marks, start - 1)
-        return Resume(start, max(marks["u"]), is_new=known is None)
+        return Resume(start, max(marks["u"]), started=known)
 
     def release(self, part: Part) -> None:
         """Lets a part go; its marks stay in the store."""

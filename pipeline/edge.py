@@ -210,7 +210,8 @@ class WorkerEdge:
 def _tell_of_gaps(part: Part, resume: Resume, *, committed: int | None, log_start: int) -> None:
     """What retention took before it was answered, or, of a state that begins anew, before it was applied."""
     where = {"topic": part.topic, "partition": part.partition, "log_start": log_start}
-    if committed is not None and committed < log_start:  # applied all, else the state had refused
-        log.warning("the log lost records before they were answered", unanswered_from=committed, **where)
-    if resume.is_new and log_start > 0:
+    answered_to = resume.started if committed is None else committed
+    if answered_to is not None and answered_to < log_start:  # applied all, else the state had refused
+        log.warning("the log lost records before they were answered", unanswered_from=answered_to, **where)
+    if resume.started is None and log_start > 0:
         log.warning("the state begins where the log does, what was before is not in it", **where)

@@ -38,6 +38,8 @@ LOOKS_PER_PERIOD = 10
 WORK_TIMES = 6  # an excuse of work is good for so many limits: a rebalance takes 30 s at most, a step far less
 SILENCE_S = 2.0
 LISTEN_S = 2.0
+NOTHING = -2  # was handed out of a part that nobody reads: even an empty log lies behind it
+SILENT_MAX = 2  # parts whose broker gives no answer, each after ANSWER_S; then it is the broker that is away
 NOBODY = -1  # leads a partition whose brokers are all away
 STALLED = "stalled"  # a cause of restarts
 
@@ -128,6 +130,7 @@ class Watchdog:
         self._probe, self._limit_s, self._clock_s = probe, limit_s, clock_s
         self._before: tuple[Mapping[Part, int | None], Mapping[Part, int | None], int] | None = None
         self._looked_s = clock_s()
+        self._silent: set[Part] = set()  # parts whose broker gave no answer
         self.stalled_s = 0.0
         self.at_work_s = 0.0
 
@@ -155,36 +158,51 @@ class Watchdog:
 
     def _unread(self, facts: Facts) -> str | None:
         """What there is to read and is not read."""
+        if not facts.given:
+            return "nobody in the group reads" if self._group_is_empty() else None
+        part = self._neglected(facts)
+        if part is None:
+            return None
+        said = "is assigned and not read" if facts.given[part] is None else "has records that nobody hands out"
+        return f"{_name(part)} {said}"
+
+    def _neglected(self, facts: Facts) -> Part | None:
+        """The first part that could be read on, and is not. What its broker says nothing of is nobody's fault.
+
+        Such parts are asked for last the next time: one broker that is away does not hide the stalls of the others.
+        """
+        silent = 0
+        for part in sorted(facts.given, key=self._silent.__contains__):
+            last = facts.given[part]
+            self._silent.discard(part)
+            try:
+                if part in facts.leaderless and not self._probe.is_led(part):
+                    continue
+                if self._probe.end(part) > (NOTHING if last is None else last) + 1:
+                    return part
+            except (KafkaException, TimeoutError):
+                self._silent.add(part)
+                silent += 1
+                if silent == SILENT_MAX:
+                    return None
+        return None
+
+    def _group_is_empty(self) -> bool:
         try:
-            if not facts.given:
-                return "nobody in the group reads" if self._probe.group_is_empty() else None
-            given = self._led(facts)
-            if waiting := [part for part, last in given.items() if last is None]:
-                return f"{_name(waiting[0])} is assigned and not read"
-            behind = self._behind(given)
+            return self._probe.group_is_empty()
         except (KafkaException, TimeoutError):
-            return None  # the broker is away: nobody can be blamed for silence
-        return f"{_name(behind)} has records that nobody hands out" if behind else None
-
-    def _led(self, facts: Facts) -> dict[Part, int | None]:
-        """What is held, without the parts that can be read by nobody."""
-        return {
-            part: last for part, last in facts.given.items() if part not in facts.leaderless or self._probe.is_led(part)
-        }
-
-    def _behind(self, given: Mapping[Part, int | None]) -> Part | None:
-        return next(
-            (part for part, last in given.items() if last is not None and self._probe.end(part) > last + 1), None
-        )
+            return False
 
     def _confirmed(self, facts: Facts) -> bool:
         """Whether a record can really be read; what is not read at all, or by nobody, needs no record as proof."""
+        if not facts.given:
+            return True
+        part = self._neglected(facts)
+        if part is None:
+            return False
+        last = facts.given[part]
         try:
-            given = self._led(facts)
-            if not facts.given or None in given.values():
-                return True
-            behind = self._behind(given)
-            return behind is not None and self._probe.record_from(behind, (given[behind] or 0) + 1)
+            return last is None or self._probe.record_from(part, last + 1)
         except (KafkaException, TimeoutError):
             return False
 

@@ -216,17 +216,20 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
             self.app.edge.refuse_log(Part(*tp), f"offset {offset} is no longer, or not yet, in the log")
 
     async def standing(self, tps: Iterable[TP]) -> dict[TP, tuple[int | None, int]]:
-        """For each partition that has a leader the committed offset (None: never) and the log's first offset."""
+        """For each partition whose leader answers the committed offset (None: never) and the log's first offset."""
         consumer = self._ensure_consumer()
         leaders = {tp: consumer._client.cluster.leader_for_partition(tp) for tp in tps}
         tps = [tp for tp, leader in leaders.items() if leader not in (None, NOBODY)]
         if len(tps) < len(leaders):
             consumer._client.force_metadata_update()
-        begins, commits = await asyncio.wait_for(
-            asyncio.gather(consumer.beginning_offsets(tps), consumer._coordinator.fetch_committed_offsets(tps)),
-            ANSWER_S,
+        by_leader = [[tp for tp in tps if leaders[tp] == leader] for leader in {leaders[tp] for tp in tps}]
+        begins, commits = await asyncio.gather(
+            _begins(consumer, by_leader),
+            asyncio.wait_for(consumer._coordinator.fetch_committed_offsets(tps), ANSWER_S),
         )
-        return {tp: (self._own(tp, commits.get(stock.ensure_aiokafka_TP(tp))), begins[tp]) for tp in tps}
+        return {
+            tp: (self._own(tp, commits.get(stock.ensure_aiokafka_TP(tp))), begins[tp]) for tp in tps if tp in begins
+        }
 
     def _own(self, tp: TP, commit: OffsetAndMetadata | None) -> int | None:
         """The offset, unless it was committed for another log of this name: a group keeps it beyond a deletion, and
@@ -282,6 +285,28 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
             log.warning("commit failed, will be tried again", cause=repr(error))
             return False
         return True
+
+
+async def _begins(consumer: aiokafka.AIOKafkaConsumer, by_leader: Iterable[list[TP]]) -> dict[TP, int]:
+    """The logs' first offsets, as far as their leaders answer: one that does not is waited for by its own partitions."""
+    asked = {asyncio.ensure_future(consumer.beginning_offsets(tps)): tps for tps in by_leader}
+    if not asked:
+        return {}
+    _, late = await asyncio.wait(asked, timeout=ANSWER_S)
+    for each in late:
+        each.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+    begins: dict[TP, int] = {}
+    for each, tps in asked.items():
+        error = TimeoutError() if each.cancelled() else each.exception()
+        if error is None:
+            begins.update((tp, each.result()[tp]) for tp in tps)
+        elif isinstance(error, (KafkaError, OSError)):  # a TimeoutError is an OSError
+            names = [f"{tp.topic}-{tp.partition}" for tp in tps]
+            log.warning("a broker does not say where its logs begin, asking again", partitions=names, cause=repr(error))
+        else:
+            raise error
+    return begins
 
 
 def paced(ask: Callable[..., Awaitable[Any]], *, a_second: int) -> Callable[..., Awaitable[Any]]:

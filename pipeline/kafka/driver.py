@@ -38,6 +38,7 @@ SCHEME = "headrace"
 IDLE_FETCH_S = 0.2  # a fetch call ends at the latest then, so that partitions whose queue has drained are asked again
 BUSY_FETCH_S = 0.02
 NOTHING_ACTIVE_S = 0.005  # stock sleeps 1 s here: at 8 queued slices that would be most of the time
+ASKING_S = 0.02  # a broker answers within a millisecond; then nothing else is kept waiting
 CUT_S = 10.0  # followers of a healthy broker fetch every half second
 
 
@@ -49,7 +50,8 @@ class Consumer(stock.Consumer):  # type: ignore[misc]
         self._seek_nos: dict[TP, int] = {}
         self._seeks = 0
         self._hold_to: dict[TP, int] = {}
-        self._ask_at_s = 0.0  # when partitions that had no leader are to be looked at again
+        self._asking: tuple[dict[TP, int], asyncio.Future[Any]] | None = None  # what is asked for, by its seek number
+        self._ask_at_s = 0.0  # when partitions whose leader gave no answer are to be asked for again
         self._doubted_s: dict[TP, float] = {}  # since when a log seems to end before what is applied
         return SliceThread(self, loop=self.loop, beacon=self.beacon)
 
@@ -102,15 +104,24 @@ class Consumer(stock.Consumer):  # type: ignore[misc]
         await super().on_partitions_revoked(revoked)
 
     async def _place_waiting(self) -> None:
-        """Of what waits, those whose log can be asked: a partition without a leader does not hold up the others."""
-        waiting = {tp: self._seek_nos[tp] for tp in self._unplaced & self.assignment()}
-        if not waiting or time.monotonic() < self._ask_at_s:
+        """Of what waits, those whose log can be asked. The asking goes on while the others are read: neither a partition
+        without a leader nor a broker that does not answer holds them up.
+        """
+        if self._asking is None:
+            waiting = {tp: self._seek_nos[tp] for tp in self._unplaced & self.assignment()}
+            if not waiting or time.monotonic() < self._ask_at_s:
+                return
+            call = self._thread.call_thread(self._thread.standing, tuple(waiting))
+            self._asking = waiting, asyncio.ensure_future(call)
+        waiting, asking = self._asking
+        if not (await asyncio.wait({asking}, timeout=ASKING_S))[0]:
             return
+        self._asking = None
         try:
-            standing = await self._thread.call_thread(self._thread.standing, tuple(waiting))
+            standing = asking.result()
         except (KafkaError, OSError, TimeoutError) as error:
             log.warning("the broker does not say where the log stands, asking again", cause=repr(error))
-            await asyncio.sleep(BACKOFF_S)
+            self._ask_at_s = time.monotonic() + BACKOFF_S
             return
         if len(standing) < len(waiting):
             self._ask_at_s = time.monotonic() + BACKOFF_S

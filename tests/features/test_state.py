@@ -389,14 +389,14 @@ def test_a_part_begins_at_the_log_s_start_and_goes_on_from_the_smaller_of_mark_a
     store = MemoryStore(SHARDS)
     state = State(store, DOMAIN)
     begun = state.resume(ACTIONS, committed=500, log_start=100)
-    assert (begun.start, begun.is_new) == (100, True)
+    assert (begun.start, begun.started) == (100, None)
     state.apply(ACTIONS, [Fact(700, action(1, 1, 1, "view", START_MS))], last=800)
     assert state.position(ACTIONS) == 801
     state.beat()
     state.release(ACTIONS)
     assert state.resume(ACTIONS, committed=650, log_start=100).start == 650
     resume = state.resume(ACTIONS, committed=900, log_start=100)
-    assert (resume.start, resume.hold_to, resume.is_new) == (801, 800, False)
+    assert (resume.start, resume.hold_to, resume.started) == (801, 800, 100)
 
 
 def test_without_a_commit_a_part_is_read_again_from_where_it_began_and_nothing_counts_twice():

@@ -25,12 +25,12 @@ class State:
     """Says where to start."""
 
     def __init__(self):
-        self.start, self.released, self.moved, self.is_new = 0, [], False, False
+        self.start, self.released, self.moved, self.started = 0, [], False, 5
 
     def resume(self, part, *, committed, log_start):
         if self.moved:
             raise MOVED
-        return Resume(self.start, self.start - 1, self.is_new)
+        return Resume(self.start, self.start - 1, self.started)
 
     def release(self, part):
         self.released.append(part)
@@ -105,17 +105,19 @@ async def test_a_part_is_watched_from_its_placement_on(edge):
     assert edge.desk.given == {PART: 4}
 
 
-@pytest.mark.parametrize(("committed", "said"), [(None, 0), (3, 1), (5, 0)])
-async def test_records_that_the_log_lost_before_they_were_answered_are_told(edge, committed, said):
-    edge.desk.engine.state.start = 5
+@pytest.mark.parametrize(
+    ("committed", "started", "lost_from"), [(3, 0, [3]), (5, 0, []), (None, 0, [0]), (None, 5, []), (None, None, [])]
+)
+async def test_records_that_the_log_lost_before_they_were_answered_are_told(edge, committed, started, lost_from):
+    edge.desk.engine.state.start, edge.desk.engine.state.started = 5, started
     with capture_logs() as lines:
         await edge.start(PART, committed=committed, log_start=5)
-    assert [line.get("unanswered_from") for line in lines] == [committed] * said
+    assert [line["unanswered_from"] for line in lines if "unanswered_from" in line] == lost_from
 
 
-@pytest.mark.parametrize(("is_new", "log_start", "said"), [(True, 5, 1), (True, 0, 0), (False, 5, 0)])
-async def test_a_state_that_begins_after_the_log_s_first_records_is_told(edge, is_new, log_start, said):
-    edge.desk.engine.state.start, edge.desk.engine.state.is_new = 5, is_new
+@pytest.mark.parametrize(("started", "log_start", "said"), [(None, 5, 1), (None, 0, 0), (5, 5, 0)])
+async def test_a_state_that_begins_after_the_log_s_first_records_is_told(edge, started, log_start, said):
+    edge.desk.engine.state.start, edge.desk.engine.state.started = 5, started
     with capture_logs() as lines:
         await edge.start(PART, committed=5, log_start=log_start)
     assert [line["log_start"] for line in lines if "not in it" in line["event"]] == [log_start] * said

@@ -98,6 +98,28 @@ def test_a_leader_that_comes_and_goes_hides_no_stall_of_another_partition(clock)
     assert "t-0 has records that nobody hands out" in alarms[0]
 
 
+@pytest.mark.parametrize("given", [4, None])
+def test_one_broker_of_several_that_does_not_answer_hides_no_stall_of_the_others(clock, given):
+    away = [Part("away", n) for n in range(6)]
+
+    class Half(Log):
+        def end(self, part):
+            if part in away:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+            return super().end(part)
+
+    def first_alarm(given_of_mine):
+        dog = Watchdog(Half(10), limit_s=LIMIT_S, clock_s=clock)
+        for _ in range(30):
+            clock.now_s += 1
+            if why := dog.look(Facts({**dict.fromkeys(away, given), PART: given_of_mine}, {}, Excuse.NONE)):
+                return why
+        return None
+
+    assert "t-0" in first_alarm(given)
+    assert first_alarm(9) is None
+
+
 def test_a_broker_that_does_not_answer_blames_nobody(clock):
     assert looks(Log(10, away=True), clock, given=4, times=1_000) is None
 

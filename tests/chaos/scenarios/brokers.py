@@ -48,11 +48,12 @@ def _start_second_with_all(stand: Stand) -> None:
 
 
 def _losses(random: Random, events: int) -> list[Fault]:
-    """Killed and frozen by turns that are drawn: for less than a session (3 s), and for longer."""
+    """Killed and frozen by turns that are drawn: for less than a session (3 s), and for longer; for sure longer once each."""
+    kinds, lasts_ms = (("kill_second", {}), ("freeze", {"name": "second-broker"})), (500, 4_000, 12_000)
     faults = []
-    for after in points(random, events, max(3, events // 10_000)):
-        kind, args = random.choice((("kill_second", {}), ("freeze", {"name": "second-broker"})))
-        faults.append(Fault(kind, after, args, lasts_ms=random.choice((500, 4_000, 12_000))))
+    for at, after in enumerate(points(random, events, max(3, events // 10_000))):
+        kind, args = kinds[at] if at < len(kinds) else random.choice(kinds)
+        faults.append(Fault(kind, after, args, lasts_ms=lasts_ms[-1] if at < len(kinds) else random.choice(lasts_ms)))
     return faults
 
 

@@ -171,6 +171,23 @@ async def test_a_partition_without_a_leader_is_left_out_and_looked_for(consumer,
     assert client.looked == 1
 
 
+@pytest.mark.parametrize("silence", ["for ever", "refuses"])
+async def test_partitions_are_placed_though_the_broker_of_others_does_not_answer(consumer, monkeypatch, silence):
+    class Half(Coordinated):
+        async def beginning_offsets(self, tps):
+            if self.leader_for_partition(tps[0]) == 2:
+                if silence == "refuses":
+                    raise KafkaConnectionError
+                await asyncio.Event().wait()
+            return await super().beginning_offsets(tps)
+
+    client, parts = Half(""), [faust.types.TP("t", n) for n in range(3)]
+    client.leaders[parts[1]] = 2
+    monkeypatch.setattr(consumer_thread, "ANSWER_S", 0.05)
+    monkeypatch.setattr(consumer_thread.SliceThread, "_ensure_consumer", lambda _: client)
+    assert await consumer._thread.standing(parts) == {parts[0]: (5, 0), parts[2]: (5, 0)}
+
+
 def metadata(*, leaders=(), denied=()):
     """A cluster's, of topic t."""
     cluster = ClusterMetadata()

@@ -3,6 +3,7 @@
 When one of these fails after an upgrade: read what became of the name in the new release, then move the pin.
 """
 
+import asyncio
 import inspect
 from importlib.metadata import version
 
@@ -162,6 +163,26 @@ async def test_a_restart_makes_slices_on_their_way_void(consumer):
     before = consumer.seek_no(part)
     consumer.replace(part)
     assert consumer.seek_no(part) > before
+
+
+async def test_a_broker_that_does_not_answer_keeps_nobody_waiting_who_is_read(consumer, monkeypatch):
+    part, answer, placed = faust.types.TP("t", 0), asyncio.get_running_loop().create_future(), []
+
+    async def call_thread(method, tps):
+        return await answer
+
+    async def place(tp, seek_no, committed, log_start):
+        placed.append((tp, seek_no, committed, log_start))
+
+    monkeypatch.setattr(consumer, "assignment", lambda: {part})
+    monkeypatch.setattr(consumer._thread, "call_thread", call_thread)
+    monkeypatch.setattr(consumer, "_place", place)
+    consumer.replace(part)
+    await consumer._place_waiting()  # returns, though the answer is not there
+    assert placed == []
+    answer.set_result({part: (7, 3)})
+    await consumer._place_waiting()
+    assert placed == [(part, consumer.seek_no(Part(*part)), 7, 3)]
 
 
 async def test_a_part_that_is_not_held_has_no_seek_number(consumer):
