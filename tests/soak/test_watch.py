@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.soak.watch import Watched, slope_per_hour
+from tests.soak.watch import Watched, grew, slope_per_hour
 
 
 def test_a_process_is_read_and_one_more_open_file_shows():
@@ -23,3 +23,21 @@ def test_one_spike_is_no_slope_and_a_steady_leak_is_one():
     spike = np.where(at_s == 1800, 500.0, 100.0)
     assert slope_per_hour(at_s, spike)[0] == 0
     np.testing.assert_allclose(slope_per_hour(at_s, 100 + at_s / 360), (10.0, 10.0))
+
+
+def figures(*, worker_mb_per_hour=0.0, redis_files=12.0):
+    flat = {"first": 57.0, "last": 57.0, "per_hour": 0.0}
+    return {
+        "worker_resident_mb": {**flat, "per_hour": worker_mb_per_hour},
+        "worker_files": flat,
+        "redis_resident_mb": flat,
+        "redis_files": {**flat, "first": 12.0, "last": redis_files},
+    }
+
+
+def test_growth_beyond_the_bounds_is_named():
+    assert grew(figures(worker_mb_per_hour=4.9, redis_files=17.0), mb_per_hour_max=5.0) == []
+    assert grew(figures(worker_mb_per_hour=28.0, redis_files=18.0), mb_per_hour_max=5.0) == [
+        "worker: memory grew by 28.0 MB an hour, at most 5.0 are allowed",
+        "redis: 12 open files became 18",
+    ]

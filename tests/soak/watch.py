@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+FILES_MORE_MAX = 5  # connections come and go
 
 
 class Look(NamedTuple):
@@ -47,3 +50,17 @@ def slope_per_hour(at_s: NDArray[np.float64], values: NDArray[np.float64]) -> tu
     rise = np.median(values[-tenth:]) - np.median(values[:tenth])
     hours = (np.median(at_s[-tenth:]) - np.median(at_s[:tenth])) / 3600
     return float(np.median(steps) * 3600), float(rise / hours)
+
+
+def grew(figures: Mapping[str, Any], *, mb_per_hour_max: float) -> list[str]:
+    """What of the worker and of Redis grew beyond the bounds, in words. The broker's heap fills; it is not judged."""
+    lines = []
+    for name in ("worker", "redis"):
+        memory, files = figures[f"{name}_resident_mb"], figures[f"{name}_files"]
+        if memory["per_hour"] > mb_per_hour_max:
+            lines.append(
+                f"{name}: memory grew by {memory['per_hour']} MB an hour, at most {mb_per_hour_max} are allowed"
+            )
+        if files["last"] > files["first"] + FILES_MORE_MAX:
+            lines.append(f"{name}: {files['first']:.0f} open files became {files['last']:.0f}")
+    return lines
