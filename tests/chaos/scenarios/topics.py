@@ -27,6 +27,7 @@ from tests.chaos.scenarios import Scenario, scenario
 from tests.chaos.scenarios.producers import MANY
 from tests.chaos.sender import Sender
 from tests.chaos.stand import PREFIX, Setup, Slot, Stand, StandBroken
+from tests.chaos.traffic import Shape
 from tests.chaos.truth import Truth
 from tests.chaos.verdict import Verdict, answers_of, judge, unanswered
 from tests.chaos.watch import Watch
@@ -38,6 +39,9 @@ REFUSED_S = 60.0
 REBUILD_S = 600.0
 FLUSH_S = 120.0
 COMMITTED_S = 120.0
+# A rebuild remembers of forgotten users what the topics no longer hold (their tombstones are carried over), a replay of what
+# is left cannot: nobody is forgotten here. With `--seed 602 --events 60000` 4 events of such users were "lost".
+NO_FORGETTING = Shape(forgets=0.0)
 
 
 def _nothing(random: Random, events: int) -> list[Fault]:
@@ -238,7 +242,7 @@ scenario(
         "user_actions deleted and created again under a worker: refused, twice; then rebuild",
         _nothing,
         # The embedded broker keeps no metadata of a commit: what the group committed of the old log counts there.
-        Setup(producer={"enable.idempotence": False}, brokers=("apache",)),
+        Setup(producer={"enable.idempotence": False}, brokers=("apache",), shape=NO_FORGETTING),
         drive=_recreated,
         judge=judge_new_log,
     )
@@ -248,7 +252,7 @@ scenario(
         "retention",
         "the log's start overtakes a stopped worker: refused, twice; then rebuild, exact for what is left",
         _nothing,
-        Setup(brokers=("apache",)),
+        Setup(brokers=("apache",), shape=NO_FORGETTING),
         drive=_retention,
         whole_log=False,
     )
