@@ -29,6 +29,7 @@ from features.store.port import Part
 from pipeline import restart, telemetry
 from pipeline.config import Kafka
 from pipeline.kafka.clients import SMALL_ANSWERS, confluent
+from pipeline.kafka.edge import NOBODY
 from pipeline.logs import get_logger
 
 log = get_logger(__name__)
@@ -40,7 +41,6 @@ SILENCE_S = 2.0
 LISTEN_S = 2.0
 NOTHING = -2  # was handed out of a part that nobody reads: even an empty log lies behind it
 SILENT_MAX = 2  # parts whose broker gives no answer, each after ANSWER_S; then it is the broker that is away
-NOBODY = -1  # leads a partition whose brokers are all away
 STALLED = "stalled"  # a cause of restarts
 
 

@@ -28,6 +28,7 @@ from faust.transport.drivers import aiokafka as stock
 from faust.types import TP
 
 from features.store.port import Part
+from pipeline.kafka.edge import NOBODY
 from pipeline.kafka.fetched import damage, forget_damage
 from pipeline.kafka.silence import LOOK_S as LISTEN_S
 from pipeline.kafka.silence import Silence
@@ -47,7 +48,6 @@ DENIED_S = 5.0  # a topic that was denied is tried again all the time: so long w
 GOODBYE_S = 3.0
 APPLIED_S = 10.0
 METADATA_A_SECOND = 5
-NOBODY = -1  # leads a partition whose brokers are all away
 IDENTITY = re.compile("[0-9a-f]{16}")  # of a log, as the metadata of a commit
 END = "\0"  # confluent-kafka 2.16 reads a commit's metadata up to a zero, beyond its end: UnicodeDecodeError (seen)
 
