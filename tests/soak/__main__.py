@@ -1,9 +1,10 @@
 """A steady rate for an hour on Apache Kafka: `make soak ARGS="--minutes 60 --rate 100"`.
 
 A fixed population: users' logs fill up (256 events each: 57 000 more in all) and the state stops growing; what grows
-after that is a leak, so the warm-up that slopes leave out should last that long (19 minutes at 50/s). Prints latency by
-tenths of the run, and slopes of memory and open files after the warm-up. The ladder is on, as shipped: `levels` tells
-whether the machine kept up. A small ranker, 50 candidates.
+after that is a leak, so the warm-up that slopes leave out should last that long (19 minutes at 50/s). Prints by
+tenths of the run latency, the worker's share of a core and a yardstick of the host's speed; slopes of memory and open
+files after the warm-up. The ladder is on, as shipped: `levels` tells whether the machine kept up. A small ranker, 50
+candidates.
 Exit 0 only if every trigger was answered, the state counted every event once and, in half an hour or more, neither the
 worker's nor Redis's memory or open files grew beyond the bounds; latency is for the reader to judge.
 """
@@ -26,7 +27,7 @@ from pipeline.embedded import free_port
 from tests.benchmarks.pacing import Pacer
 from tests.integration.worlds import World, traffic
 from tests.servers import Servers
-from tests.soak.watch import Watched, grew, slope_per_hour
+from tests.soak.watch import Watched, grew, slope_per_hour, yardstick_ms
 
 LOOKS = 360
 USERS, ITEMS = 300, 500
@@ -75,6 +76,7 @@ def run(world: World, servers: Servers, *, seconds: float, rate: float, warm_up:
         *(Watched(name, pid) for name, pid in servers.pids.items()),
     ]
     memory: list[tuple[float, float]] = []
+    yardstick: list[float] = []
     client = redis.Redis.from_url(world.redis_url)
     pacer = Pacer(world, per_s=rate, users=USERS, items=ITEMS)
     begun_s = time.monotonic()
@@ -84,6 +86,7 @@ def run(world: World, servers: Servers, *, seconds: float, rate: float, warm_up:
         def tell(passed_s: float) -> None:
             for process in processes:
                 process.look(passed_s)
+            yardstick.append(yardstick_ms())
             memory.append((passed_s, client.info("memory")["used_memory"] / 2**20))
             progress.update(bar, completed=passed_s)
 
@@ -98,6 +101,8 @@ def run(world: World, servers: Servers, *, seconds: float, rate: float, warm_up:
         "unanswered": pacer.waiting,
         "levels": pacer.levels,
         "latency_ms": latencies(pacer, begun_s=begun_s, seconds=seconds),
+        "worker_cores": cores(processes[0]),
+        "yardstick_ms": medians(yardstick, digits=2),
         "redis_used_mb": slopes(memory, from_s),
     }
     for process in processes:
@@ -129,10 +134,19 @@ def slopes(readings: list[tuple[float, float]], from_s: float) -> dict[str, Any]
     told = {"first": values[0], "last": values[-1], "most": values.max(), "per_hour": per_hour, "from_ends": from_ends}
     return {
         **{name: round(float(value), 2) for name, value in told.items()},
-        "by_tenth": [
-            round(float(np.median(tenth)), 1) for tenth in np.array_split([each for _, each in readings], TENTHS)
-        ],
+        "by_tenth": medians([each for _, each in readings], digits=1),
     }
+
+
+def medians(readings: list[float], *, digits: int) -> list[float]:
+    """The median of each tenth of the readings."""
+    return [round(float(np.median(tenth)), digits) for tenth in np.array_split(readings, TENTHS)]
+
+
+def cores(process: Watched) -> list[float]:
+    """The share of one core that a process took in each tenth of the run."""
+    tenths = np.array_split(np.array([(look.at_s, look.cpu_s) for look in process.looks]), TENTHS)
+    return [round(float(np.diff(cpu_s)[0] / np.diff(at_s)[0]), 2) for at_s, cpu_s in (t[[0, -1]].T for t in tenths)]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.soak.watch import Watched, grew, slope_per_hour
+from tests.soak.watch import Watched, grew, slope_per_hour, yardstick_ms
 
 
 def test_a_process_is_read_and_one_more_open_file_shows():
@@ -16,6 +16,15 @@ def test_a_process_is_read_and_one_more_open_file_shows():
     first, second = watched.looks
     assert first.resident_mb > 1
     assert second.files == first.files + 1
+
+
+def test_work_that_a_process_did_shows_in_its_cpu():
+    watched = Watched("me", os.getpid())
+    watched.look(0.0)
+    worked_s = sum(yardstick_ms() for _ in range(20)) / 1000
+    watched.look(1.0)
+    first, second = watched.looks
+    assert second.cpu_s - first.cpu_s > worked_s - 0.05  # the clock ticks in hundredths
 
 
 def test_one_spike_is_no_slope_and_a_steady_leak_is_one():

@@ -1,7 +1,11 @@
-"""What is watched: a process's memory and open files over time, and the slope of what ought to be flat."""
+"""What is watched: a process's memory, open files and CPU over time, the host's own speed beside them, and the slope of
+what ought to be flat.
+"""
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 FILES_MORE_MAX = 5  # connections come and go
+YARDSTICK_STEPS = 100_000  # some 5 ms: long against the clock's tick, little against a core
 
 
 class Look(NamedTuple):
-    """One reading: resident memory without shared pages in MB, and open file descriptors."""
+    """One reading: resident memory without shared pages in MB, open file descriptors, CPU seconds since the start."""
 
     at_s: float
     resident_mb: float
     files: int
+    cpu_s: float
 
 
 @dataclass(slots=True)
@@ -34,7 +40,20 @@ class Watched:
         process = Path(f"/proc/{self.pid}")
         lines = (process / "status").read_text().splitlines()
         resident_kb = int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
-        self.looks.append(Look(at_s, resident_kb / 1024, len(list((process / "fd").iterdir()))))
+        user, system = (process / "stat").read_text().rpartition(")")[2].split()[11:13]
+        cpu_s = (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        self.looks.append(Look(at_s, resident_kb / 1024, len(list((process / "fd").iterdir())), cpu_s))
+
+
+def yardstick_ms() -> float:
+    """CPU milliseconds that a fixed piece of work takes on this host at this moment: waiting for a core is not in it, a
+    slower core is. A latency that moves with it says nothing of what was measured.
+    """
+    begun_s = time.thread_time()
+    total = 0
+    for step in range(YARDSTICK_STEPS):
+        total += step & 7
+    return (time.thread_time() - begun_s) * 1000
 
 
 def slope_per_hour(at_s: NDArray[np.float64], values: NDArray[np.float64]) -> tuple[float, float]:
