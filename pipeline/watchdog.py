@@ -29,7 +29,7 @@ from features.store.port import Part
 from pipeline import restart, telemetry
 from pipeline.config import Kafka
 from pipeline.kafka.clients import SMALL_ANSWERS, confluent
-from pipeline.kafka.edge import NOBODY
+from pipeline.kafka.leaders import NOBODY
 from pipeline.logs import get_logger
 
 log = get_logger(__name__)

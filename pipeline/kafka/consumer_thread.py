@@ -9,8 +9,7 @@ import asyncio
 import math
 import re
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -28,8 +27,8 @@ from faust.transport.drivers import aiokafka as stock
 from faust.types import TP
 
 from features.store.port import Part
-from pipeline.kafka.edge import NOBODY
 from pipeline.kafka.fetched import damage, forget_damage
+from pipeline.kafka.leaders import NOBODY, begins, by_leader, paced
 from pipeline.kafka.silence import LOOK_S as LISTEN_S
 from pipeline.kafka.silence import Silence
 from pipeline.kafka.slices import Cursor, Slice
@@ -217,18 +216,17 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     async def standing(self, tps: Iterable[TP]) -> dict[TP, tuple[int | None, int]]:
         """For each partition whose leader answers the committed offset (None: never) and the log's first offset."""
-        consumer = self._ensure_consumer()
-        leaders = {tp: consumer._client.cluster.leader_for_partition(tp) for tp in tps}
-        tps = [tp for tp, leader in leaders.items() if leader not in (None, NOBODY)]
-        if len(tps) < len(leaders):
+        consumer, tps = self._ensure_consumer(), list(tps)
+        led = by_leader(consumer._client.cluster, tps)
+        known = [tp for together in led.values() for tp in together]
+        if len(known) < len(tps):
             consumer._client.force_metadata_update()
-        by_leader = [[tp for tp in tps if leaders[tp] == leader] for leader in {leaders[tp] for tp in tps}]
-        begins, commits = await asyncio.gather(
-            _begins(consumer, by_leader),
-            asyncio.wait_for(consumer._coordinator.fetch_committed_offsets(tps), ANSWER_S),
+        starts, commits = await asyncio.gather(
+            begins(consumer, led.values(), answer_s=ANSWER_S),
+            asyncio.wait_for(consumer._coordinator.fetch_committed_offsets(known), ANSWER_S),
         )
         return {
-            tp: (self._own(tp, commits.get(stock.ensure_aiokafka_TP(tp))), begins[tp]) for tp in tps if tp in begins
+            tp: (self._own(tp, commits.get(stock.ensure_aiokafka_TP(tp))), starts[tp]) for tp in known if tp in starts
         }
 
     def _own(self, tp: TP, commit: OffsetAndMetadata | None) -> int | None:
@@ -285,40 +283,3 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
             log.warning("commit failed, will be tried again", cause=repr(error))
             return False
         return True
-
-
-async def _begins(consumer: aiokafka.AIOKafkaConsumer, by_leader: Iterable[list[TP]]) -> dict[TP, int]:
-    """The logs' first offsets, as far as their leaders answer: one that does not is waited for by its own partitions."""
-    asked = {asyncio.ensure_future(consumer.beginning_offsets(tps)): tps for tps in by_leader}
-    if not asked:
-        return {}
-    _, late = await asyncio.wait(asked, timeout=ANSWER_S)
-    for each in late:
-        each.cancel()
-    await asyncio.gather(*asked, return_exceptions=True)
-    begins: dict[TP, int] = {}
-    for each, tps in asked.items():
-        error = TimeoutError() if each.cancelled() else each.exception()
-        if error is None:
-            begins.update((tp, each.result()[tp]) for tp in tps)
-        elif isinstance(error, (KafkaError, OSError)):  # a TimeoutError is an OSError
-            names = [f"{tp.topic}-{tp.partition}" for tp in tps]
-            log.warning("a broker does not say where its logs begin, asking again", partitions=names, cause=repr(error))
-        else:
-            raise error
-    return begins
-
-
-def paced(ask: Callable[..., Awaitable[Any]], *, a_second: int) -> Callable[..., Awaitable[Any]]:
-    """`ask`, at most so many times a second. While a partition of ours has no leader, aiokafka asks for the metadata again
-    as soon as it has them.
-    """
-    asked_s: deque[float] = deque(maxlen=a_second)
-
-    async def in_turn(*args: Any) -> Any:
-        if len(asked_s) == a_second:
-            await asyncio.sleep(max(0.0, asked_s[0] + 1 - time.monotonic()))
-        asked_s.append(time.monotonic())
-        return await ask(*args)
-
-    return in_turn

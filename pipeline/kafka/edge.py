@@ -10,8 +10,6 @@ from features.store.port import Part
 if TYPE_CHECKING:
     from features.state import Resume
 
-NOBODY = -1  # leads a partition whose brokers are all away, in the metadata of every client
-
 
 class Options(NamedTuple):
     """Settings of the driver beyond Faust's own."""

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import aiokafka
 import faust
 import pytest
-from aiokafka.client import AIOKafkaClient
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import (
@@ -23,6 +22,7 @@ from faust.transport.drivers import aiokafka as stock
 from features.store.port import Part
 from pipeline.kafka import consumer_thread
 from pipeline.kafka.fetched import Damage
+from pipeline.kafka.leaders import NOBODY
 from pipeline.kafka.slices import Cursor, LogRecord
 
 
@@ -162,7 +162,7 @@ async def test_a_commit_says_which_log_it_is_of(consumer, monkeypatch):
     assert client.commits == [{stock.ensure_aiokafka_TP(tp): (9, "00112233445566aa\0")}]
 
 
-@pytest.mark.parametrize("leader", [None, consumer_thread.NOBODY])
+@pytest.mark.parametrize("leader", [None, NOBODY])
 async def test_a_partition_without_a_leader_is_left_out_and_looked_for(consumer, monkeypatch, leader):
     client, led, alone = Coordinated(""), faust.types.TP("t", 0), faust.types.TP("t", 1)
     client.leaders[alone] = leader
@@ -204,34 +204,12 @@ async def test_a_partition_that_loses_its_leader_while_it_is_read_is_told_of(con
     monkeypatch.setattr(consumer.app.edge, "leaders_away", told.append, raising=False)
     for leaders in (
         [1, 1, 1],
-        [1, consumer_thread.NOBODY, 1],
+        [1, NOBODY, 1],
         [1, 2],
         [],
     ):  # the last are not, or not yet, in the metadata
         consumer._thread._look_at_metadata(metadata(leaders=leaders), HELD)
     assert told == [[], [Part("t", 1)], [], []]
-
-
-async def test_metadata_are_asked_for_at_once_but_only_so_often_a_second(monkeypatch):
-    waited, now_s, asked = [], iter([10.0, 10.1, 10.25, 11.0, 99.0, 99.0]), []
-    monkeypatch.setattr(consumer_thread, "time", SimpleNamespace(monotonic=lambda: next(now_s)))
-
-    async def sleep(seconds):
-        waited.append(seconds)
-
-    async def ask(cluster, topics):
-        asked.append(topics)
-        return True
-
-    monkeypatch.setattr(consumer_thread, "asyncio", SimpleNamespace(sleep=sleep))
-    in_turn = consumer_thread.paced(ask, a_second=2)
-    assert [await in_turn(None, {each}) for each in "abcd"] == [True] * 4
-    assert waited == pytest.approx([0.75, 0.0])
-    assert asked == [{"a"}, {"b"}, {"c"}, {"d"}]
-
-
-def test_the_kafka_client_still_asks_for_metadata_by_the_name_that_is_paced():
-    assert "await self._metadata_update(" in inspect.getsource(AIOKafkaClient._md_synchronizer)
 
 
 async def test_a_topic_that_is_denied_is_told_of_though_nothing_is_fetched_any_more(consumer, monkeypatch):
@@ -243,10 +221,6 @@ async def test_a_topic_that_is_denied_is_told_of_though_nothing_is_fetched_any_m
     consumer._thread._look_at_metadata(metadata(denied=["t"]), HELD)
     assert told == [f"broker: {TopicAuthorizationFailedError('t')}: {consumer_thread.FORBIDDEN}"]
     assert consumer._thread._denied_s < math.inf
-
-
-def test_the_kafka_client_still_has_the_name_of_a_leader_that_is_nobody():
-    assert "elif node_id == -1:" in inspect.getsource(aiokafka.consumer.fetcher.Fetcher._proc_offset_requests)
 
 
 async def test_damage_is_refused_once_all_before_it_is_answered(consumer, monkeypatch):
