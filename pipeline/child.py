@@ -1,4 +1,4 @@
-"""A child process that does not outlive its parent, even when the parent is killed with -9.
+"""A child process that does not outlive its parent, even when the parent is killed with -9, nor sees its settings.
 
 Linux: a launcher of a few lines asks the kernel for SIGKILL at the parent's death (prctl PR_SET_PDEATHSIG, which an
 exec keeps) and then becomes the program. The kernel watches the thread that forked, hence the main-thread rule.
@@ -34,6 +34,7 @@ def start(
     argv: Sequence[str], *, log: Path, cwd: Path | None = None, environ: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
     """Starts `argv` (argv[0]: path of the program) with both outputs appended to `log`; the Popen has the program's pid.
+    It gets `environ`, by default ours `without_settings`.
 
     The child has a session of its own, so that Ctrl-C in the terminal reaches the parent alone, which then ends its
     children in order. Raises `RuntimeError` off the main thread, `OSError` if the program cannot be run.
@@ -52,12 +53,22 @@ def start(
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=cwd,
-            env=None if environ is None else dict(environ),
+            env=dict(without_settings(os.environ) if environ is None else environ),
             start_new_session=True,
         )
     if sys.platform != "linux":
         remember(_pid_list(), os.getpid(), child.pid)
     return child
+
+
+def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """Without HEADRACE_ variables: they name servers and may hold passwords that are ours, not those of a child with a file
+    of its own, nor of a broker or a build tool.
+
+    >>> without_settings({"HOME": "/root", "HEADRACE_REDIS_PASSWORD": "secret"})
+    {'HOME': '/root'}
+    """
+    return {name: value for name, value in environ.items() if not name.startswith("HEADRACE_")}
 
 
 def death_signal() -> int:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline import child
 from pipeline.embedded import EmbeddedError
 
 JAVA_MIN = 17  # Kafka 4's brokers
@@ -61,11 +62,9 @@ def jars(java: Path, *, pom: Path = POM, cache: Path = JARS) -> Path:
 
 def _resolve(maven: str, java: Path, pom: Path, target: Path) -> None:
     words = [maven, "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={target}"]
-    home = str(java.resolve().parent.parent)
+    environ = {**child.without_settings(os.environ), "JAVA_HOME": str(java.resolve().parent.parent)}
     try:
-        done = subprocess.run(
-            words, env={**os.environ, "JAVA_HOME": home}, capture_output=True, text=True, timeout=RESOLVE_S, check=False
-        )
+        done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=RESOLVE_S, check=False)
     except subprocess.TimeoutExpired:
         raise EmbeddedError(f"Maven did not fetch Apache Kafka's jars within {RESOLVE_S:.0f} s") from None
     if done.returncode or not target.is_dir():

@@ -219,5 +219,5 @@ class PrivateWorker:
 
 def _environ(environ: Mapping[str, str]) -> dict[str, str]:
     """Without HEADRACE_ settings but for secrets: the worker obeys its own file alone."""
-    kept = {name: value for name, value in environ.items() if not name.startswith("HEADRACE_")}
-    return kept | {name: environ[name] for name in SECRETS.values() if name in environ} | {"OMP_NUM_THREADS": "1"}
+    secrets = {name: environ[name] for name in SECRETS.values() if name in environ}
+    return child.without_settings(environ) | secrets | {"OMP_NUM_THREADS": "1"}

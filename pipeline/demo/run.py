@@ -16,6 +16,7 @@ from pathlib import Path
 from confluent_kafka.admin import AdminClient
 
 from features.schema import RECOMMENDATIONS
+from pipeline import child
 from pipeline.config import Settings, load
 from pipeline.dataset import Writer
 from pipeline.demo import completejourney, plan
@@ -88,7 +89,8 @@ class Demo:
         if options.keep:  # `headrace replay` on the folder then takes the same meaning, and gives the same digest
             (options.keep / "worker.toml").write_text(self._plan.meaning)
         self._settings: Settings = load(config, {})
-        self.worker = Supervisor(_headrace(config, "worker"), log=self._directory / "worker.log", environ=_environ())
+        environ = child.without_settings(os.environ) | {"OMP_NUM_THREADS": "1"}
+        self.worker = Supervisor(_headrace(config, "worker"), log=self._directory / "worker.log", environ=environ)
         stack.callback(self.worker.stop)
         self.worker.start(time.monotonic())
         self.state = StateReader(self._settings)
@@ -311,12 +313,6 @@ def _create_topics(bootstrap: str) -> dict[str, int]:
 
 def _headrace(config: Path, *words: str) -> list[str]:
     return [sys.executable, "-m", "pipeline.cli", "--config", str(config), *words]
-
-
-def _environ() -> dict[str, str]:
-    """The environment without HEADRACE_ settings: the demo's worker obeys the demo's file alone."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("HEADRACE_")}
-    return kept | {"OMP_NUM_THREADS": "1"}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -21,9 +21,10 @@ def headrace():
     """Starts `headrace` with the given words; what a failed test leaves running is killed."""
     running = []
 
-    def start(*words):
+    def start(*words, **environ):
         argv = [sys.executable, "-m", "pipeline.cli", *words]
-        running.append(subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        env = {**os.environ, **environ}
+        running.append(subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env))
         return running[-1]
 
     yield start
@@ -55,8 +56,10 @@ def check(figures):
 
 
 def test_the_demo_accounts_for_everything_serves_its_own_model_and_ends_on_ctrl_c(headrace, tmp_path):
+    # 50/s: a slow machine is full at that, too
     kept = tmp_path / "kept"
-    demo = headrace("demo", "--json", "--rate", "50", "--keep", str(kept))  # a slow machine is full at that, too
+    real = {"HEADRACE_KAFKA_BOOTSTRAP": "127.0.0.1:1", "HEADRACE_REDIS_URL": "redis://127.0.0.1:1"}  # not the demo's
+    demo = headrace("demo", "--json", "--rate", "50", "--keep", str(kept), **real)
     until(demo, r"live .* full=")
     demo.send_signal(signal.SIGINT)
     figures = figures_of(demo)

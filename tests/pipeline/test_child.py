@@ -17,6 +17,15 @@ def test_output_goes_to_the_log_and_the_end_of_it_can_be_quoted(tmp_path):
     assert child.tail_of(log, lines=1) == "two"
 
 
+def test_a_child_sees_none_of_our_settings_which_name_our_servers_and_may_hold_passwords(tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADRACE_KAFKA_SASL_PASSWORD", "sesame")
+    monkeypatch.setenv("ANOTHER", "seen")
+    log = tmp_path / "log"
+    child.start([sys.executable, "-c", "import os; print(dict(os.environ))"], log=log).wait(30)
+    assert "'ANOTHER': 'seen'" in log.read_text()
+    assert "HEADRACE_" not in log.read_text()
+
+
 def test_a_child_that_ignores_sigterm_is_killed(tmp_path):
     code = "import signal,time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
     log = tmp_path / "log"
