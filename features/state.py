@@ -140,12 +140,13 @@ class State:
             epochs[:] = [UNKNOWN] * len(epochs)
 
     @_doubting
-    def resume(self, part: Part, *, committed: int | None, log_start: int) -> Resume:
+    def resume(self, part: Part, *, committed: int | None, log_start: int, asks_only: bool = False) -> Resume:
         """Takes a part: loads its marks, beginning it at `log_start` if it never began.
 
         Without a commit the part counts as committed where it began: the marks tell what is applied, nobody tells what
         was answered, so all of it is read again (a worker may die between its first batch and its first commit).
-        Raises `StateForeign` when the log no longer reaches back to where the state has to go on.
+        Raises `StateForeign` when the log no longer reaches back to where the state has to go on; asks_only: its records
+        change nothing, so what retention took of them is not missing.
         """
         known = self._store.started_at(part)
         started = log_start if known is None else known
@@ -154,7 +155,7 @@ class State:
             self._store.begin(part, started)
             marks = self._marks(part)
         lowest = min(min(marks[phase]) for phase in PHASES)
-        if lowest + 1 < log_start:
+        if lowest + 1 < log_start and not asks_only:
             raise StateForeign(
                 f"{part.topic}-{part.partition}: the state has to go on from offset {lowest + 1}, but the log no "
                 f"longer reaches back before {log_start}: {ANEW}"

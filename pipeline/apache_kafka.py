@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import base64
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -135,6 +137,8 @@ class ApacheKafka:
 
     def _start_on_a_port(self, *, tries: int) -> None:
         asked = self._port
+        if asked and _is_taken(asked):
+            raise EmbeddedError(f"kafka: something listens on 127.0.0.1:{asked} already; another port? --port")
         for attempt in range(tries):
             self._port = asked or free_port()
             try:
@@ -171,7 +175,12 @@ class ApacheKafka:
         words = ["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", cluster_id(), "-c", str(config)]
         try:
             done = subprocess.run(
-                [*self._command(), *words], capture_output=True, text=True, timeout=FORMAT_S, check=False
+                [*self._command(), *words],
+                env=child.without_settings(os.environ),
+                capture_output=True,
+                text=True,
+                timeout=FORMAT_S,
+                check=False,
             )
         except subprocess.TimeoutExpired:
             raise EmbeddedError(f"kafka: formatting took over {FORMAT_S:.0f} s") from None
@@ -208,6 +217,15 @@ class ApacheKafka:
     @property
     def _output(self) -> Path:
         return self.directory / "kafka.out"
+
+
+def _is_taken(port: int) -> bool:
+    """Whether somebody answers there: ours would take seconds to fail, and meanwhile theirs be taken for it."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def cluster_id() -> str:

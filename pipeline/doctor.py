@@ -163,6 +163,8 @@ def _guarded(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Findi
         yield from look()
     except KafkaException as error:
         yield Finding(name, "wrong", f"the broker: {error.args[0].str()}", "is kafka.bootstrap right, is it up?")
+    except TimeoutError:
+        yield Finding(name, "wrong", "the broker: no answer to one of the questions", "ask again; is all of it up?")
     except StoreAway as error:
         yield Finding(name, "wrong", f"Redis: {error}", "is redis.url right (rediss:// for TLS), is it up?")
     except (ConfigError, StateForeign, StoreRefused) as error:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from features.schema import REQUESTS
 from features.store.port import ANEW, Part, StateForeign, StateLost, StateMoved, StoreRefused
 from pipeline.agents import Desk, stop_loudly
 from pipeline.kafka.access import Refusal
@@ -92,7 +93,12 @@ class WorkerEdge:
                 async with self._opening:  # a move finds the part placed, or not yet begun
                     engine = self.desk.engine
                     resume = await self._store.patiently(
-                        "start", engine.state.resume, part, committed=committed, log_start=log_start
+                        "start",
+                        engine.state.resume,
+                        part,
+                        committed=committed,
+                        log_start=log_start,
+                        asks_only=engine.kinds[part.topic] == REQUESTS,
                     )
                     _tell_of_gaps(part, resume, committed=committed, log_start=log_start)
                     known = None if committed is None else max(committed, log_start)
@@ -115,6 +121,8 @@ class WorkerEdge:
             desk = self.desk
             if desk.engine is not engine or (found := await self._identities()) is None:
                 return
+            if anew := _anew(found, engine.identities):  # what this process has answered was of other logs
+                stop_loudly(f"{', '.join(anew)}: deleted and created again while this worker ran: start it again")
             for part in desk.given:
                 if desk.reader.seek_no(part) >= 0:
                     desk.reader.restart(part)
@@ -155,8 +163,7 @@ class WorkerEdge:
         except (KafkaException, TimeoutError, StateForeign):
             return  # whoever needs the broker says that it is away
         self._pause.set("topics", f"topics missing: {', '.join(lacking)}" if lacking else None)
-        known = self.desk.engine.identities
-        if anew := [topic for topic, identity in found.items() if identity != known[topic]]:
+        if anew := _anew(found, self.desk.engine.identities):
             stop_loudly(f"{', '.join(anew)}: deleted and created again: {ANEW} ({MEND})")
 
     def refuse_batch(self, cause: str) -> None:
@@ -205,6 +212,11 @@ class WorkerEdge:
             await asyncio.sleep(delay_s)
             delay_s = min(delay_s * 2, BACKOFF_S[1])
         return None
+
+
+def _anew(found: Mapping[str, str], known: Mapping[str, str]) -> list[str]:
+    """The topics that are another log than the one that is known."""
+    return [topic for topic, identity in found.items() if identity != known[topic]]
 
 
 def _tell_of_gaps(part: Part, resume: Resume, *, committed: int | None, log_start: int) -> None:

@@ -87,10 +87,17 @@ def _javas() -> Iterator[Path]:
 def _version(java: Path) -> int:
     """The major version, 0 if it does not run."""
     try:
-        said = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=30.0, check=False).stderr
+        done = subprocess.run(
+            [java, "-version"],
+            env=child.without_settings(os.environ),
+            capture_output=True,
+            text=True,
+            timeout=30.0,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return 0
-    return major(said)
+    return major(done.stderr)
 
 
 def major(said: str) -> int:

@@ -44,7 +44,7 @@ class Ask(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a run of records says: one fact each, the refused among them, and who wants an answer."""
+    """What a run of records says: one fact each, and what is still to be sent: the dead letters and the answers."""
 
     facts: list[Fact]
     refused: list[tuple[LogRecord, Refused]]
@@ -58,7 +58,7 @@ def read(
     """Reads `records` of `part`, a partition of the input topic `kind` (its name in the contract).
 
     One answer a user for the newest of its triggering actions, one for each request; records below `answer_from`
-    have their answer. A record that cannot be read is a fact without content: it is counted, nothing else.
+    have their answer, or their dead letter. A record that cannot be read is a fact without content: it is counted, nothing else.
     """
     facts, refused, newest, requests = [], [], {}, []
     miskeyed = 0
@@ -66,7 +66,8 @@ def read(
         try:
             content = _content(kind, record, actions)
         except Refused as error:
-            refused.append((record, error))
+            if record.offset >= answer_from:
+                refused.append((record, error))
             facts.append(Fact(record.offset, None))
             continue
         facts.append(Fact(record.offset, content, _ahead_ms(content, record)))

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -217,13 +218,16 @@ class Refill:
         self._apply(queue.part, found.facts)
 
     def _with_broker(self, call: Callable[[], None]) -> None:
-        """Runs `call`, again while the broker is away."""
-        delay_s, until_s = BACKOFF_S[0], time.monotonic() + BROKER_AWAY_S_MAX
+        """Runs `call`, again while the broker is away, for `BROKER_AWAY_S_MAX` since it last brought something."""
+        delay_s, heard_s = BACKOFF_S[0], time.monotonic()
         while True:
+            before = self.records.total()
             try:
                 return call()
             except KafkaException as error:
-                if error.args[0].code() not in _PASSING or time.monotonic() > until_s:
+                if self.records.total() > before:
+                    delay_s, heard_s = BACKOFF_S[0], time.monotonic()
+                if error.args[0].code() not in _PASSING or time.monotonic() > heard_s + BROKER_AWAY_S_MAX:
                     raise
                 self._on_wait(f"broker: {error.args[0].str()}")
                 time.sleep(delay_s)
@@ -233,9 +237,9 @@ class Refill:
 
     def _resume(self, part: Part, held: Range) -> Resume:
         """The start rule; what the log holds counts as answered, here nobody answers."""
-        return patiently(
-            lambda: self._state.resume(part, committed=held.end, log_start=held.start), on_wait=self._on_wait
-        )
+        asks_only = part.topic == self._topics[REQUESTS]
+        resume = partial(self._state.resume, part, committed=held.end, log_start=held.start, asks_only=asks_only)
+        return patiently(resume, on_wait=self._on_wait)
 
     def _apply(self, part: Part, facts: list[Fact]) -> None:
         patiently(lambda: self._state.apply(part, facts, last=facts[-1].offset), on_wait=self._on_wait)

@@ -19,7 +19,7 @@ import asyncio
 import enum
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from confluent_kafka import Consumer, ConsumerGroupState, KafkaException, TopicPartition
@@ -41,6 +41,7 @@ SILENCE_S = 2.0
 LISTEN_S = 2.0
 NOTHING = -2  # was handed out of a part that nobody reads: even an empty log lies behind it
 SILENT_MAX = 2  # parts whose broker gives no answer, each after ANSWER_S; then it is the broker that is away
+NOBODY_READS = "nobody in the group reads"
 STALLED = "stalled"  # a cause of restarts
 
 
@@ -154,20 +155,18 @@ class Watchdog:
             return f"one step or rebalance goes on for {self.at_work_s:.0f} s"
         if why is None or self.stalled_s < self._limit_s:
             return None
-        return f"{why} for {self.stalled_s:.0f} s" if self._confirmed(facts) else None
+        said = self._confirmed(facts)
+        return f"{said} for {self.stalled_s:.0f} s" if said else None
 
     def _unread(self, facts: Facts) -> str | None:
         """What there is to read and is not read."""
         if not facts.given:
-            return "nobody in the group reads" if self._group_is_empty() else None
-        part = self._neglected(facts)
-        if part is None:
-            return None
-        said = "is assigned and not read" if facts.given[part] is None else "has records that nobody hands out"
-        return f"{_name(part)} {said}"
+            return NOBODY_READS if self._group_is_empty() else None
+        part = next(self._neglected(facts), None)
+        return None if part is None else _said(part, facts.given[part])
 
-    def _neglected(self, facts: Facts) -> Part | None:
-        """The first part that could be read on, and is not. What its broker says nothing of is nobody's fault.
+    def _neglected(self, facts: Facts) -> Iterator[Part]:
+        """The parts that could be read on, and are not. What its broker says nothing of is nobody's fault.
 
         Such parts are asked for last the next time: one broker that is away does not hide the stalls of the others.
         """
@@ -178,14 +177,15 @@ class Watchdog:
             try:
                 if part in facts.leaderless and not self._probe.is_led(part):
                     continue
-                if self._probe.end(part) > (NOTHING if last is None else last) + 1:
-                    return part
+                neglected = self._probe.end(part) > (NOTHING if last is None else last) + 1
             except (KafkaException, TimeoutError):
                 self._silent.add(part)
                 silent += 1
                 if silent == SILENT_MAX:
-                    return None
-        return None
+                    return
+            else:
+                if neglected:
+                    yield part
 
     def _group_is_empty(self) -> bool:
         try:
@@ -193,14 +193,19 @@ class Watchdog:
         except (KafkaException, TimeoutError):
             return False
 
-    def _confirmed(self, facts: Facts) -> bool:
-        """Whether a record can really be read; what is not read at all, or by nobody, needs no record as proof."""
+    def _confirmed(self, facts: Facts) -> str | None:
+        """The same, if a record can really be read; what is not read at all, or by nobody, needs no record as proof.
+
+        Of all neglected parts: the end of one that is read to its last record may lie behind a transaction's marker.
+        """
         if not facts.given:
-            return True
-        part = self._neglected(facts)
-        if part is None:
-            return False
-        last = facts.given[part]
+            return NOBODY_READS
+        given = facts.given
+        return next(
+            (_said(part, given[part]) for part in self._neglected(facts) if self._is_readable(part, given[part])), None
+        )
+
+    def _is_readable(self, part: Part, last: int | None) -> bool:
         try:
             return last is None or self._probe.record_from(part, last + 1)
         except (KafkaException, TimeoutError):
@@ -223,5 +228,6 @@ async def watch(watchdog: Watchdog, *, period_s: float, facts: Callable[[], Fact
             restart.start_again(STALLED, why)
 
 
-def _name(part: Part) -> str:
-    return f"{part.topic}-{part.partition}"
+def _said(part: Part, last: int | None) -> str:
+    what = "is assigned and not read" if last is None else "has records that nobody hands out"
+    return f"{part.topic}-{part.partition} {what}"

@@ -10,6 +10,7 @@ import orjson
 from features.schema import USER_ACTIONS, Refused, check_id
 from pipeline.cli import with_settings
 from pipeline.config import Settings
+from pipeline.kafka.access import reach
 from pipeline.kafka.delivery import Delivery
 
 
@@ -30,6 +31,7 @@ def command(*, settings: Settings, users: tuple[str, ...], as_json: bool) -> Non
         except Refused as error:
             raise click.UsageError(f"{user!r}: {error}") from error
     topic = settings.kafka.topic_prefix + USER_ACTIONS
+    reach(settings.kafka, [topic])
     with Delivery(settings.kafka, linger_ms=0) as delivery:
         for user in users:
             delivery.send(topic, topic, key=user.encode(), value=None)

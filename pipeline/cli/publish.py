@@ -10,7 +10,6 @@ from pathlib import Path
 
 import click
 import orjson
-from confluent_kafka.admin import AdminClient
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
@@ -19,9 +18,7 @@ from pipeline.cli import with_settings
 from pipeline.config import ConfigError, Settings
 from pipeline.dataset import files, lines
 from pipeline.kafka.access import reach
-from pipeline.kafka.clients import confluent
 from pipeline.kafka.delivery import Delivery
-from pipeline.kafka.topics import missing
 from pipeline.publishing import DELIMITERS, STDIN, Pace, rows, topics_of
 
 SHOW_EVERY_S = 0.2
@@ -54,8 +51,7 @@ def command(
     """
     if path != STDIN and not path.exists():
         raise ConfigError(f"{path}: no such file or folder")
-    reach(settings.kafka)
-    _check_topics(settings, topics_of(path, topic))
+    reach(settings.kafka, [settings.kafka.topic_prefix + each for each in topics_of(path, topic)])
     begun_s = time.monotonic()
     interrupted = False
     with Delivery(settings.kafka) as delivery, _progress(path) as show:
@@ -73,13 +69,6 @@ def command(
     _report(delivery, time.monotonic() - begun_s, as_json=as_json)
     if interrupted or delivery.failed:
         sys.exit(EXIT_INTERRUPTED if interrupted else EXIT_NOT_ALL)
-
-
-def _check_topics(settings: Settings, topics: list[str]) -> None:
-    """Refuses to let a broker create a topic with settings of its own."""
-    names = [settings.kafka.topic_prefix + topic for topic in topics]
-    if absent := missing(AdminClient(confluent(settings.kafka)), names):
-        raise ConfigError(f"the broker has no {', '.join(absent)} (`headrace topics create` makes them)")
 
 
 def _wait(seconds: float, delivery: Delivery, show: Callable[[int], None]) -> None:

@@ -79,7 +79,7 @@ class Demo:
         self._options, self._show, self._say = options, show, say
         self._begun_s = time.monotonic()
         self._directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-demo-")))
-        keep = stack.enter_context(Writer(options.keep)) if options.keep else None
+        keep = stack.enter_context(_kept(options.keep)) if options.keep else None
         self._servers: Servers = stack.enter_context(embedded(self._directory / "servers"))
         self._servers_s = time.monotonic() - self._begun_s
         say(f"Kafka at {self._servers.bootstrap}, Redis at {self._servers.redis_url}")
@@ -309,6 +309,12 @@ def _create_topics(bootstrap: str) -> dict[str, int]:
     if wrong := {name: said for name, said in outcome.items() if said not in ("created", "exists")}:
         raise DemoError(f"topics could not be created: {wrong}")
     return {topic.name: topic.partitions for topic in topics}
+
+
+def _kept(directory: Path) -> Writer:
+    if (directory / "worker.toml").exists():
+        raise DemoError(f"{directory}: holds a worker.toml, and the demo would write its own there")
+    return Writer(directory)
 
 
 def _headrace(config: Path, *words: str) -> list[str]:

@@ -279,7 +279,7 @@ class Shop:
     def _catalogue(self, now_ms: int) -> list[Record]:
         """New items arrive, stocks run out and fill up again; the trending list is made anew now and then."""
         records: list[Record] = []
-        if self._steps % NEW_ITEM_EVERY == 0:
+        if self._steps % NEW_ITEM_EVERY == 0 and not self.world.is_full:
             product = self.world.add_item(at=self._records)
             self._available = np.append(self._available, True)
             self._clicks = np.append(self._clicks, 0.0)

@@ -29,6 +29,7 @@ from features.schema import (
     check_time,
     decode,
 )
+from pipeline.cli.escaping import escaped
 from pipeline.dataset import Row, Writer
 from pipeline.demo.ledger import Ledger
 from pipeline.demo.shoppers import TOPIC_OF, Shop
@@ -101,7 +102,7 @@ class Judge:
         attributes = record.attributes or {}
         title = next((value for name in TITLE_NAMES if isinstance(value := attributes.get(name), str)), None)
         if title and len(self.titles) < TITLES_MAX:
-            self.titles[record.item_id] = title
+            self.titles[record.item_id] = escaped(title)
 
 
 def past(shop: Shop, judge: Judge, *, records: int, now_ms: int) -> Iterator[Post]:

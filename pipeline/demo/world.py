@@ -119,10 +119,15 @@ class World:
         """float64[n, D] of all items so far."""
         return self._vectors[: len(self.products)]
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no item more has room: after some 4 hours at 200 records a second."""
+        return len(self.products) == ITEMS_MAX
+
     def add_item(self, *, at: float) -> Product:
         """A new item at world time `at`. Raises `OverflowError` beyond 20 000."""
         number = len(self.products)
-        if number == ITEMS_MAX:
+        if self.is_full:
             raise OverflowError(f"the world holds {ITEMS_MAX} items")
         rng = self._rng
         kind, brand = int(rng.integers(len(CATEGORIES))), int(rng.integers(len(BRANDS)))

@@ -10,7 +10,7 @@ import re
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -19,6 +19,7 @@ from confluent_kafka.admin import AclOperation, AdminClient
 from features.schema import DEAD_LETTERS, INPUT_TOPICS, MODEL_CONTROL, RECOMMENDATIONS, SERVED_FEATURES
 from pipeline.config import ConfigError, Kafka
 from pipeline.kafka.clients import confluent
+from pipeline.kafka.topics import GRACE_S, missing
 
 ANSWER_S = 5.0
 ASK_S = 0.5
@@ -52,10 +53,15 @@ def refusal(settings: Kafka, *, within_s: float = ANSWER_S) -> Refusal | None:
     return _refusal(settings, [error for error in heard if error.code() != KafkaError._ALL_BROKERS_DOWN], within_s)
 
 
-def reach(settings: Kafka) -> None:
-    """For commands: returns when the broker answers. Raises `ConfigError` that says why it does not."""
+def reach(settings: Kafka, topics: Sequence[str] = ()) -> None:
+    """For commands: returns when the broker answers and has the topics, so that it makes none with settings of its own.
+
+    Raises `ConfigError` that says why it does not, or what it lacks.
+    """
     if found := refusal(settings):
         raise ConfigError(found.said)
+    if absent := missing(AdminClient(confluent(settings)), topics):
+        raise ConfigError(f"the broker has no {', '.join(absent)} (`headrace topics create` makes them)")
 
 
 def admit(settings: Kafka) -> None:
@@ -89,7 +95,9 @@ def missing_rights(settings: Kafka) -> list[str]:
     lacking = []
     for topic, answer in topics.items():
         try:
-            allowed = answer.result(ANSWER_S).authorized_operations
+            allowed = answer.result(ANSWER_S + GRACE_S).authorized_operations
+        except TimeoutError:
+            continue
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
                 continue
@@ -104,7 +112,9 @@ def _missing_group(client: AdminClient, settings: Kafka) -> list[str]:
         [settings.group], include_authorized_operations=True, request_timeout=ANSWER_S
     )
     try:
-        allowed = asked[settings.group].result(ANSWER_S).authorized_operations
+        allowed = asked[settings.group].result(ANSWER_S + GRACE_S).authorized_operations
+    except TimeoutError:  # a coordinator that is away is waited for
+        return []
     except KafkaException as error:
         if error.args[0].code() != KafkaError.GROUP_AUTHORIZATION_FAILED:
             return []

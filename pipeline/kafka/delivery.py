@@ -41,7 +41,8 @@ class Delivery:
     """Sends rows under labels (file names) and keeps the books; a context manager that waits for the last report."""
 
     def __init__(self, settings: Kafka, *, linger_ms: int = 20) -> None:
-        self._producer = Producer(producer_settings(settings) | {"linger.ms": linger_ms})
+        chosen = {"linger.ms": linger_ms, "allow.auto.create.topics": False}  # a mistyped prefix would make a topic
+        self._producer = Producer(producer_settings(settings) | chosen)
         self._flush_s = settings.delivery_timeout_ms / 1000 + 1
         self._since_poll = 0
         self.books: defaultdict[str, Delivered] = defaultdict(Delivered)

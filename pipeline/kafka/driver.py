@@ -207,7 +207,8 @@ class Consumer(stock.Consumer):  # type: ignore[misc]
         return [tp for tp in held if topics is None or tp in topics or tp.topic in topics]
 
     def _new_offset(self, tp: TP) -> int | None:
-        offset: int | None = self.app.edge.committable(Part(*tp))
+        """None before `tp` is placed: another worker may have answered more since we held it."""
+        offset: int | None = None if tp in self._unplaced else self.app.edge.committable(Part(*tp))
         return offset
 
     async def _commit_offsets(self, offsets: Mapping[TP, int], start_new_transaction: bool = True) -> bool:  # noqa: ARG002, FBT001, FBT002 - stock's signature

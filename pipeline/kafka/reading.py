@@ -14,6 +14,7 @@ from pipeline.kafka.topics import FORBIDDEN
 
 ANSWER_S = 10.0
 POLL_S = 0.2
+SILENT_S = 5.0  # without a record or an end; then the leaders are asked
 BATCH = 500
 FETCH_WAIT_MS = 50  # Tansu sits out the whole wait
 AGAIN_S = 0.1
@@ -103,13 +104,20 @@ class Reader:
     def to_end(self, topic: str, starts: Mapping[int, int]) -> Iterator[Message]:
         """The records of the partitions from their start offsets to their ends as the fetches tell them.
 
-        Not to the ends that `ranges` gives: Tansu's ListOffsets is behind by up to one batch.
+        Not to the ends that `ranges` gives: Tansu's ListOffsets is behind by up to one batch. Raises `KafkaException`
+        when nothing comes and the leader of a partition does not answer.
         """
         self._consumer.assign([TopicPartition(topic, partition, start) for partition, start in starts.items()])
-        left = set(starts)
+        left, heard_s = set(starts), time.monotonic()
         while left:
             messages, ended = self._consume()
             left -= ended
+            if messages or ended:
+                heard_s = time.monotonic()
+            elif time.monotonic() - heard_s > SILENT_S:  # librdkafka itself would wait for ever, without a word
+                for partition in left:
+                    self._range(topic, partition)
+                heard_s = time.monotonic()
             yield from messages
 
     def follow(self, topic: str, *, from_start: bool, until_s: float | None) -> Iterator[Message | None]:

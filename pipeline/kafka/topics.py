@@ -18,6 +18,8 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic
 from pipeline.config import ConfigError, text_of
 
 ANSWER_S = 15.0
+GRACE_S = 1.0  # that a future is waited for beyond its request's own timeout, whose error says more than ours
+UNANSWERED = "the broker gives no answer"
 FORBIDDEN = "not allowed for this user (deploy/kafka/acls.sh grants the rights)"
 
 HOUR_MS = 3_600_000
@@ -83,8 +85,10 @@ def create(admin: AdminClient, topics: Sequence[Topic], *, replication: int = 1)
     outcome = {}
     for name, done in admin.create_topics(wanted, operation_timeout=ANSWER_S, request_timeout=ANSWER_S).items():
         try:
-            done.result(ANSWER_S)
+            done.result(ANSWER_S + GRACE_S)
             outcome[name] = "created"
+        except TimeoutError:
+            outcome[name] = UNANSWERED
         except KafkaException as error:
             code = error.args[0].code()
             outcome[name] = "exists" if code == KafkaError.TOPIC_ALREADY_EXISTS else error.args[0].str()
@@ -127,7 +131,7 @@ def _forbidden(admin: AdminClient, absent: Sequence[str], *, timeout_s: float) -
     if not absent:
         return []
     answers = admin.describe_topics(TopicCollection(list(absent)), request_timeout=timeout_s)
-    errors = {name: answer.exception(timeout_s) for name, answer in answers.items()}
+    errors = {name: answer.exception(timeout_s + GRACE_S) for name, answer in answers.items()}
     denied = KafkaError.TOPIC_AUTHORIZATION_FAILED
     return [
         name for name, error in errors.items() if isinstance(error, KafkaException) and error.args[0].code() == denied
@@ -140,7 +144,10 @@ def _config_differences(admin: AdminClient, topics: Sequence[Topic]) -> dict[str
     lines: dict[str, list[str]] = {}
     for resource, answer in admin.describe_configs(asked, request_timeout=ANSWER_S).items() if asked else ():
         try:
-            actual: Mapping[str, Any] = answer.result(ANSWER_S)
+            actual: Mapping[str, Any] = answer.result(ANSWER_S + GRACE_S)
+        except TimeoutError:
+            lines[resource.name] = [f"its configuration: {UNANSWERED}"]
+            continue
         except KafkaException as error:
             lines[resource.name] = [f"the broker does not tell its configuration ({error.args[0].str()})"]
             continue

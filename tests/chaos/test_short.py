@@ -21,22 +21,33 @@ EVENTS = 4_000
 pytestmark = [pytest.mark.services, pytest.mark.timeout(400)]
 
 
-def play(name: str, directory: Path, *, seed: int, events: int = EVENTS, unfenced: bool = False) -> Result:
+def play(
+    name: str, directory: Path, *, seed: int, redis: str = REDIS, events: int = EVENTS, unfenced: bool = False
+) -> Result:
     scenario = SCENARIOS[name]
     if BROKER not in scenario.setup.brokers:
         pytest.skip(f"{name} needs one of {', '.join(scenario.setup.brokers)}, not {BROKER}")
     try:
         return run(
-            scenario, seed=seed, events=events, broker=BROKER, redis=REDIS, directory=directory, unfenced=unfenced
+            scenario, seed=seed, events=events, broker=BROKER, redis=redis, directory=directory, unfenced=unfenced
         )
     except EmbeddedError as error:
         unavailable(str(error))
         raise
 
 
-@pytest.mark.parametrize(("name", "seed"), [("rebalance", 5), ("cut_aof_and_kill", 5), ("kill_broker", 5)])
-def test_nothing_is_lost_doubled_or_left_unanswered(name, seed, tmp_path):
-    result = play(name, tmp_path, seed=seed)
+@pytest.mark.parametrize(
+    ("name", "seed", "redis"),
+    [
+        ("rebalance", 5, REDIS),
+        ("cut_aof_and_kill", 5, REDIS),
+        ("kill_broker", 5, REDIS),
+        ("storm", 5, "redis7"),
+        ("cluster", 5, "cluster"),
+    ],
+)
+def test_nothing_is_lost_doubled_or_left_unanswered(name, seed, redis, tmp_path):
+    result = play(name, tmp_path, seed=seed, redis=redis)
     assert result.clean, result
     assert result.records == EVENTS
     assert result.faults >= 2

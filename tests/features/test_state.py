@@ -430,6 +430,18 @@ def test_a_log_that_no_longer_reaches_back_stops_loudly():
         state.resume(ACTIONS, committed=None, log_start=50)
 
 
+def test_a_log_of_records_that_only_ask_goes_on_where_retention_left_it():
+    store = MemoryStore(SHARDS)
+    state = State(store, DOMAIN)
+    state.resume(ACTIONS, committed=None, log_start=0)
+    state.apply(ACTIONS, [Fact(5, action(1, 1, 1, "view", START_MS))], last=5)
+    assert state.resume(ACTIONS, committed=6, log_start=50, asks_only=True).start == 50
+    state.apply(ACTIONS, [Fact(50, action(2, 2, 1, "view", START_MS))], last=50)
+    state.beat()
+    assert min(store.marks("u", ACTIONS)) == min(store.marks("i", ACTIONS)) == 50
+    assert State(store, DOMAIN).resume(ACTIONS, committed=51, log_start=50).start == 51
+
+
 def test_marks_of_shards_without_work_follow_within_a_thousand_offsets_and_at_each_beat():
     store = MemoryStore(SHARDS)
     state = State(store, DOMAIN)

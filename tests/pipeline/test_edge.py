@@ -6,6 +6,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from structlog.testing import capture_logs
 
+from features.schema import INPUT_TOPICS, REQUESTS
 from features.state import Resume
 from features.store.port import Part, StateMoved
 from pipeline import edge as module
@@ -27,9 +28,10 @@ class State:
     def __init__(self):
         self.start, self.released, self.moved, self.started = 0, [], False, 5
 
-    def resume(self, part, *, committed, log_start):
+    def resume(self, part, *, committed, log_start, asks_only):
         if self.moved:
             raise MOVED
+        self.asked_only = asks_only
         return Resume(self.start, self.start - 1, self.started)
 
     def release(self, part):
@@ -39,6 +41,7 @@ class State:
 class Engine:
     def __init__(self, identities=None):
         self.state, self.identities = State(), identities or {}
+        self.kinds = {topic: topic for topic in INPUT_TOPICS}
 
 
 class Reader:
@@ -196,6 +199,21 @@ async def test_a_move_lets_the_step_under_way_end_on_the_old_generation(edge):
     edge.desk.busy = 0
     await move
     assert edge.desk.engine is not old
+
+
+async def test_a_worker_does_not_move_to_a_state_of_other_logs_its_answers_were_of_those_before(
+    edge, monkeypatch, stopped
+):
+    edge._inputs, edge.desk.engine.identities = ("a", "b"), {"a": "1", "b": "2"}
+    now_found(monkeypatch, identities={"a": "1", "b": "other"})
+    await edge.move(edge.desk.engine, MOVED)
+    assert stopped == ["b: deleted and created again while this worker ran: start it again"]
+
+
+@pytest.mark.parametrize(("topic", "asks_only"), [(REQUESTS, True), (PART.topic, False)])
+async def test_what_retention_took_of_requests_is_not_missing(edge, topic, asks_only):
+    await edge.start(Part(topic, 0), committed=0, log_start=0)
+    assert edge.desk.engine.state.asked_only is asks_only
 
 
 async def test_who_sees_a_move_second_finds_it_done(edge):

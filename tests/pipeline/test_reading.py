@@ -46,6 +46,12 @@ def test_what_is_answered_already_is_applied_and_not_answered_again():
     assert reading.asks == []
 
 
+def test_what_has_its_dead_letter_already_gets_none_again_and_is_still_a_fact():
+    reading = run(b"{", b"{", answer_from=1)
+    assert refusals(reading) == [(1, "$")]
+    assert [fact.record for fact in reading.facts] == [None, None]
+
+
 def test_every_request_has_its_own_answer():
     request = b'{"request_id":"r","user_id":"u","ts_ms":5}'
     assert [ask.offset for ask in run(request, request, kind="recommendation_requests").asks] == [0, 1]

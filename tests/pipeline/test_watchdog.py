@@ -70,6 +70,21 @@ def test_an_end_without_a_record_is_no_stall(clock):
     assert looks(Log(11, has_record=False), clock, given=9) is None
 
 
+def test_a_partition_that_ends_in_a_marker_hides_no_stall_of_another(clock):
+    marked, other = Part("t", 0), Part("t", 1)
+
+    class Marked(Log):
+        def record_from(self, part, offset):
+            return part == other and super().record_from(part, offset)
+
+    dog = Watchdog(Marked(10), limit_s=LIMIT_S, clock_s=clock)
+    alarms = []
+    for _ in range(13):
+        clock.now_s += 1
+        alarms += filter(None, [dog.look(Facts({marked: 8, other: 4}, {}, Excuse.NONE))])
+    assert alarms[0].startswith("t-1 has records that nobody hands out")
+
+
 def test_a_pause_with_a_cause_is_no_stall_however_long(clock):
     assert looks(Log(10), clock, given=4, excuse=Excuse.OUTSIDE, times=1_000) is None
 

@@ -94,6 +94,12 @@ async def test_what_the_edge_has_answered_is_what_gets_committed(consumer):
     assert consumer._filter_committable_offsets([part0, part1]) == {part0: 7}
 
 
+async def test_a_partition_that_waits_to_be_placed_is_not_committed_somebody_else_may_have_answered_more(consumer):
+    part = faust.types.TP("t", 0)
+    consumer.replace(part)
+    assert consumer._filter_committable_offsets([part]) == {}
+
+
 async def test_a_log_that_keeps_ending_before_what_is_applied_is_refused(consumer, monkeypatch):
     part, ends, refused = faust.types.TP("t", 0), [], []
     monkeypatch.setattr(consumer._thread, "log_end", lambda tp: ends[-1] if ends else None)
