@@ -218,7 +218,7 @@ class Desk:
         for batch, applied in work:
             end = self.reader.log_end(batch.part)
             records = 0 if end is None else max(0, end - 1 - batch.last)
-            answers += records * len(applied.questions) / len(batch.records)
+            answers += records * len(applied.questions) / max(1, len(batch.records))
         return answers
 
     @contextmanager

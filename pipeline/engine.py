@@ -6,7 +6,7 @@ Synchronous and without a clock; the agents call it through `patience.StoreThrea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from features.domain import Action, Domain
@@ -36,11 +36,7 @@ class Batch:
     follows: int
     seek_no: int
     records: list[LogRecord]
-
-    @property
-    def last(self) -> int:
-        """The offset of the last record."""
-        return self.records[-1].offset
+    last: int
 
 
 class Question(NamedTuple):
@@ -138,7 +134,7 @@ def merge(slices: Sequence[Slice]) -> list[Batch]:
     """The slices as few batches: those of one part and one seek that follow each other become one.
 
     >>> from pipeline.kafka.slices import LogRecord
-    >>> def piece(part, follows, *offsets): return Slice(part, follows, 1, [LogRecord(o, 0, None, b"") for o in offsets])
+    >>> def piece(part, follows, *offsets): return Slice(part, follows, 1, [LogRecord(o, 0, None, b"") for o in offsets], offsets[-1])
     >>> a, b = Part("t", 0), Part("t", 1)
     >>> [(x.part.partition, x.follows, x.last) for x in merge([piece(a, -1, 0, 1), piece(b, 4, 5), piece(a, 1, 2), piece(a, 7, 8)])]
     [(0, -1, 2), (0, 7, 8), (1, 4, 5)]
@@ -148,6 +144,7 @@ def merge(slices: Sequence[Slice]) -> list[Batch]:
         runs = batches.setdefault(piece.part, [])
         if runs and runs[-1].seek_no == piece.seek_no and runs[-1].last == piece.follows:
             runs[-1].records.extend(piece.records)
+            runs[-1] = replace(runs[-1], last=piece.last)
         else:
-            runs.append(Batch(piece.part, piece.follows, piece.seek_no, list(piece.records)))
+            runs.append(Batch(piece.part, piece.follows, piece.seek_no, list(piece.records), piece.last))
     return [batch for runs in batches.values() for batch in runs]

@@ -182,10 +182,17 @@ class SliceThread(stock.AIOKafkaConsumerThread):  # type: ignore[misc]
         slices = {}
         for tp, cursor in self.cursors.items():
             self._refuse_damage(tp, cursor)
-            fresh = records.get(tp, ())
-            if (fresh or cursor.held) and tp in active_partitions:
-                slices[tp] = cursor.cut(fresh, now_s=now_s)
+            if tp in active_partitions:
+                fresh = records.get(tp, ())
+                slices[tp] = cursor.cut(fresh, now_s=now_s) if fresh or cursor.held else cursor.skip(self._passed(tp))
         return {tp: cut for tp, cut in slices.items() if cut}
+
+    def _passed(self, tp: TP) -> int:
+        """The last offset that the client has read beyond; what it did not hand out of it is no record: a transaction's
+        marker or what it took back. Left alone it would count as waiting, and as lost where retention takes it.
+        """
+        state = self._state(tp)
+        return state.position - 1 if state is not None and state.has_valid_position else -1
 
     async def _a_round(self, consumer: Any, active: set[TP], timeout: float | None) -> dict[TP, list[Any]]:
         """Of every partition that has some at most ROUND_SLICES slices' worth: a long one neither fills the memory with

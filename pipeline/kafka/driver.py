@@ -183,12 +183,12 @@ class Consumer(stock.Consumer):  # type: ignore[misc]
             yield tp, self._message(tp, piece, generation)
 
     def _message(self, tp: TP, piece: Slice, generation: int) -> ConsumerMessage:
-        newest = piece.records[-1]
+        newest_ms = piece.records[-1].timestamp if piece.records else 0
         return ConsumerMessage(
             tp.topic,
             tp.partition,
-            newest.offset,
-            newest.timestamp / 1000.0,
+            piece.last,
+            newest_ms / 1000.0,
             0,
             (),
             None,

@@ -46,6 +46,7 @@ class Slice:
     follows: the offset right before the slice, as far as this seek knows: the record handed over before it, or the
     start of the seek minus one. Offsets in between hold no record (compaction, transaction markers). A slice that
     follows something unapplied must not be applied: something before it got lost on the way.
+    last: the offset of its last record; of a slice without records the last one that is known to hold none.
     seek_no: the number of the seek that this slice was read under; a slice of an older seek is dropped.
     """
 
@@ -53,11 +54,7 @@ class Slice:
     follows: int
     seek_no: int
     records: Sequence[LogRecord]
-
-    @property
-    def last(self) -> int:
-        """The offset of the last record."""
-        return self.records[-1].offset
+    last: int
 
 
 @dataclass(slots=True)
@@ -102,6 +99,14 @@ class Cursor:
         slices = []
         for start in range(0, len(records), size or 1):
             piece = records[start : start + size]
-            slices.append(Slice(self.part, self.last, self.seek_no, piece))
+            slices.append(Slice(self.part, self.last, self.seek_no, piece, piece[-1].offset))
             self.last = piece[-1].offset
         return slices
+
+    def skip(self, to: int) -> list[Slice]:
+        """A slice without records, where the client has read on to `to` and found none; nothing while some are held."""
+        if self.held or to <= self.last or to < self.hold_to:
+            return []
+        skipped = Slice(self.part, self.last, self.seek_no, (), to)
+        self.last = to
+        return [skipped]

@@ -98,7 +98,11 @@ def ranked(name, cause=None, shadow=None):
 
 
 def piece(*offsets, follows=-1, seek_no=1, part=PART):
-    return Slice(part, follows, seek_no, [LogRecord(offset, 0, b"u", b"raw") for offset in offsets])
+    return Slice(part, follows, seek_no, [LogRecord(offset, 0, b"u", b"raw") for offset in offsets], offsets[-1])
+
+
+def nothing(*, follows, last):
+    return Slice(PART, follows, 1, (), last)
 
 
 class Stopped(BaseException):
@@ -135,6 +139,15 @@ async def test_a_step_answers_and_then_moves_the_progress(make):
     await desk.take([piece(0, 1)])
     assert [record.topic for record in desk.publisher.sent] == ["r", "s", "r", "s"]
     assert desk.progress.answered(PART) == 2
+
+
+async def test_where_no_record_lies_the_state_and_the_progress_go_on_without_an_answer(make):
+    desk = make(Engine())
+    await desk.take([piece(0), nothing(follows=0, last=3)])
+    await desk.take([nothing(follows=3, last=5)])
+    assert [last for _, last, _ in desk.engine.applied] == [3, 5]
+    assert (desk.progress.answered(PART), desk.given[PART]) == (6, 5)
+    assert [record.topic for record in desk.publisher.sent] == ["r", "s"]
 
 
 async def until(done, within_s=30):
@@ -360,7 +373,7 @@ async def test_what_can_still_be_answered_in_time_comes_first(make, monkeypatch)
     desk = make(Engine())
     monkeypatch.setattr(agents, "wall_ms", lambda: 10_000)
     old, young = LogRecord(0, 8_000, b"u", b"raw"), LogRecord(1, 9_500, b"u", b"raw")
-    await desk.take([Slice(PART, -1, 1, [old, young])])
+    await desk.take([Slice(PART, -1, 1, [old, young], young.offset)])
     assert desk.engine.runs == [[1, 0]]
 
 

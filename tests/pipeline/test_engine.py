@@ -69,7 +69,7 @@ def action(offset, user, item, name="view"):
 
 
 def batch(*records, follows=-1, part=PART):
-    return Batch(part, follows, 1, list(records))
+    return Batch(part, follows, 1, list(records), records[-1].offset)
 
 
 def traffic():

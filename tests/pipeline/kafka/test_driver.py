@@ -132,7 +132,7 @@ async def test_what_was_handed_out_leaves_nothing_behind_in_the_consumer(consume
     await app.topics._update_indices()
     app.flow_control.resume()
     decode = driver.Untouched().compile(app)
-    slices = [Slice(Part(*part), at - 1, 1, [LogRecord(at, 0, None, b"")]) for at in range(3)]
+    slices = [Slice(Part(*part), at - 1, 1, [LogRecord(at, 0, None, b"")], at) for at in range(3)]
     for each in slices:
         await stream.channel.put(await decode(consumer._message(part, each, app.consumer_generation_id)))
     handed_out = []

@@ -39,6 +39,21 @@ def test_the_first_slice_waits_until_it_reaches_the_marks():
     assert shape(reading.cut(records(9, 10, 11), now_s=2)) == [(8, [9, 10]), (10, [11])]
 
 
+def test_what_was_read_past_without_a_record_is_a_slice_without_records_that_the_next_one_follows():
+    reading = cursor(start=3)
+    assert reading.skip(2) == []
+    assert [(piece.follows, piece.last, piece.records) for piece in reading.skip(4)] == [(2, 4, ())]
+    assert shape(reading.cut(records(5), now_s=0)) == [(4, [5])]
+
+
+def test_nothing_is_passed_over_before_what_is_held_has_gone_out():
+    reading = cursor(hold_to=7)
+    assert reading.skip(6) == []
+    reading.cut(records(0), now_s=0)
+    assert reading.skip(9) == []
+    assert [piece.last for piece in cursor(hold_to=7).skip(7)] == [7]
+
+
 def test_the_wait_is_bounded_in_time():
     reading = cursor(hold_to=7)
     assert reading.cut(records(0), now_s=0) == []
