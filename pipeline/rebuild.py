@@ -84,6 +84,7 @@ class Job:
     folder: Path | None
     serving: int
     generation: int
+    begun_ms: int
 
 
 def rebuild(
@@ -98,9 +99,9 @@ def rebuild(
     """Builds the next generation of the state and lets it serve. See the module.
 
     anew: what a rebuild that died has left is thrown away. keep_old: the generation that served before stays in Redis.
-    Raises `ConfigError` with the mend, `StateMoved` when another rebuild was faster.
+    Raises `ConfigError` with the mend, `StateMoved` when another rebuild was faster or Redis lost the flip.
     """
-    begun_s = time.monotonic()
+    begun_s, begun_ms = time.monotonic(), _wall_ms()
     require_actions(settings)
     topics = {name: settings.kafka.topic_prefix + name for name in INPUT_TOPICS}
     logs = _identities(settings, list(topics.values()))
@@ -115,7 +116,7 @@ def rebuild(
                 say(f"removing generation {standing.building}, which a rebuild left")
                 _remove(generations, [standing.building], say)
             generations.remember(generation, built_for)
-            job = Job(settings, topics, logs, folder, standing.serving, generation)
+            job = Job(settings, topics, logs, folder, standing.serving, generation, begun_ms)
             try:
                 refill, found = _fill(job, lease, with_digest=with_digest, say=say)
             except StateForeign as error:
@@ -131,7 +132,8 @@ def rebuild(
     grace_s = max(GRACE_S, GRACE_BEATS * settings.redis.beat_ms / 1000)
     _wait(grace_s, lambda left_s: say(f"generation {generation} serves; workers move over, {left_s:.0f} s"))
     gone = lacking(standing.meta, job, refill.begins)
-    removed = clean(settings, keep_old=keep_old, say=say)
+    _check_flip(settings, instead_of=standing.serving, say=say)
+    removed = clean(settings, keep_old=keep_old, say=say, before_ms=begun_ms)
     return Rebuilt(standing.serving, generation, goes_on, refill.records, refill.refused, seconds, found, removed, gone)
 
 
@@ -151,10 +153,13 @@ def lacking(meta: Mapping[str, str], job: Job, begins: Mapping[Part, int]) -> tu
     return tuple(found)
 
 
-def clean(settings: Settings, *, keep_old: bool = False, say: Say = lambda _, __=None: None) -> int:
+def clean(
+    settings: Settings, *, keep_old: bool = False, say: Say = lambda _, __=None: None, before_ms: int | None = None
+) -> int:
     """Deletes the keys of all generations that neither serve nor are filled by a rebuild at work; returns how many.
 
-    What they remember of forgotten users is carried into the one that serves first. keep_old: that is all.
+    What they remember of forgotten users is carried into the one that serves first, of nulls before `before_ms` (now).
+    keep_old: that is all.
     """
     with _looking(settings) as generations:
         standing = patiently(generations.look, on_wait=say)
@@ -163,7 +168,7 @@ def clean(settings: Settings, *, keep_old: bool = False, say: Say = lambda _, __
         for each in gone:
             if not keep_old:
                 sealed += patiently(partial(generations.seal, each), on_wait=say)
-            _carry_late(settings, each, say)
+            _carry_late(settings, each, say, before_ms=_wall_ms() if before_ms is None else before_ms)
         if keep_old:
             return 0
         if standing.building is not None and not standing.lease:
@@ -175,14 +180,22 @@ def clean(settings: Settings, *, keep_old: bool = False, say: Say = lambda _, __
         return sealed + _remove(generations, gone, say)
 
 
-def _carry_late(settings: Settings, source: int, say: Say) -> None:
+def _check_flip(settings: Settings, *, instead_of: int, say: Say) -> None:
+    """Raises `StateMoved` where a Redis that died right after the flip came back without it: nothing is removed then."""
+    with _looking(settings) as generations:
+        serving = patiently(generations.look, on_wait=say).serving
+    if serving == instead_of:
+        raise StateMoved(f"generation {serving} serves again: Redis lost the flip. `headrace rebuild` flips once more")
+
+
+def _carry_late(settings: Settings, source: int, say: Say, *, before_ms: int) -> None:
     """What workers who had not moved over yet forgot after the rebuild looked."""
     store = open_store(settings)
     try:
         if store.begun():
             say(f"carrying what generation {source} remembers of forgotten users")
             state = State(store, settings.domain)
-            patiently(partial(carry, store, state, source), on_wait=say)
+            patiently(partial(carry, store, state, source, before_ms=before_ms), on_wait=say)
     finally:
         store.close()
 
@@ -210,7 +223,7 @@ def _fill(job: Job, lease: Lease, *, with_digest: bool, say: Say) -> tuple[Refil
         refill = Refill(state, job.topics, actions, on_batch=on_batch, on_wait=say)
         refill.fill(settings.kafka, job.folder)
         say("carrying what is remembered of forgotten users")
-        patiently(partial(carry, store, state, job.serving, on_page=lease.check), on_wait=say)
+        patiently(partial(carry, store, state, job.serving, before_ms=job.begun_ms, on_page=lease.check), on_wait=say)
         if not with_digest:
             return refill, ""
         say("the digest")
@@ -294,6 +307,10 @@ def _check_memory(store: RedisStore) -> None:
                 f"Redis {server} is {used / most:.0%} full, and a full one holds the workers up: more maxmemory, then "
                 "`headrace rebuild` goes on; `headrace rebuild --clean` removes what it has built"
             )
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _wait(seconds: float, tell: Callable[[float], None]) -> None:

@@ -255,15 +255,15 @@ class RedisStore:
         """The generations of this app, over this store's wire."""
         return Generations(self._wire, app=self._app)
 
-    def carry(self, source: int) -> Iterator[int]:
+    def carry(self, source: int, *, before_ms: int) -> Iterator[int]:
         """Adds the tombstones of generation `source` to this one's, page by page: how many lie there. `CARRIED` has to
-        have begun here. To begin again is always safe.
+        have begun here. Those of nulls since `before_ms` are left out. To begin again is always safe.
         """
         meta = self._meta.read()
         others = names.prefixes(self._app, source, int(meta.get(f"shards:{source}", "0")))
         for page in pages(self._wire, f"*:{self._app}:{source}:f:*"):
             with answering():
-                count = carry(self._wire, page, source=others, target=self._prefixes)
+                count = carry(self._wire, page, source=others, target=self._prefixes, before_ms=before_ms)
             yield count
 
     def close(self) -> None:

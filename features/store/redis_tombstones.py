@@ -31,12 +31,13 @@ class _Stone:
     ttl_s: int
 
 
-def carry(wire: Wire, keys: Sequence[str], *, source: Sequence[str], target: Sequence[str]) -> int:
+def carry(wire: Wire, keys: Sequence[str], *, source: Sequence[str], target: Sequence[str], before_ms: int) -> int:
     """Adds the tombstones under some keys of a generation to another; returns how many there are.
 
-    source, target: their shards' prefixes; `CARRIED` has marks in the target. Raises `StoreAway` where they are lost.
+    source, target: their shards' prefixes; `CARRIED` has marks in the target. before_ms: those of later nulls are left
+    out. Raises `StoreAway` where the marks are lost.
     """
-    wanted = _read(wire, keys, source=source, target=target)
+    wanted = [stone for stone in _read(wire, keys, source=source, target=target) if stone.until_ms < before_ms]
     for _ in range(TRIES_MAX):
         calls = _calls(wire, wanted)
         replies = run(wire, CARRY, list(calls.items())) if calls else []

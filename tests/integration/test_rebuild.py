@@ -17,7 +17,8 @@ from features.facts import Fact, Forget
 from features.ids import hash64
 from features.state import State
 from features.store.layout import prefixes
-from features.store.port import Part
+from features.store.port import Part, StateMoved
+from features.store.redis_generations import Generations
 from features.tombstone import Tombstone, name, pack
 from pipeline import rebuild as module
 from pipeline.app import open_store
@@ -223,6 +224,24 @@ def test_a_second_rebuild_is_refused_while_one_is_at_work(world, monkeypatch):
     store.close()
     assert result.exit_code == 2
     assert "a rebuild is at work: somebody:1:x" in result.stderr
+
+
+def test_a_redis_that_lost_the_flip_keeps_what_was_built_and_the_next_rebuild_flips_again(world, monkeypatch):
+    world.publish("user_actions", traffic(200))
+    worker = world.start()
+    world.wait_until_answered()
+    monkeypatch.setattr(module, "GRACE_S", 0.0)
+    monkeypatch.setattr(module, "GRACE_BEATS", 0)
+    with monkeypatch.context() as lost:
+        lost.setattr(Generations, "flip", lambda *_, **__: None)
+        with pytest.raises(StateMoved, match="generation 1 serves again"):
+            module.rebuild(world.settings)
+    again = module.rebuild(world.settings)
+    assert (again.generation, again.went_on) == (2, True)
+    world.publish("user_actions", traffic(100, seed="after"))
+    world.wait_until_answered()
+    assert worker.poll() is None
+    assert world.digest() == world.replayed_digest()
 
 
 def forget_once(world, user):

@@ -21,7 +21,7 @@ BEGINS = {Part("p.user_actions", 0): 5, Part("p.user_actions", 1): 12, Part("p.r
 
 def job(**differs):
     given = {"settings": None, "topics": TOPICS, "logs": {"p.user_actions": "aa", "p.items": "bb"}, "folder": Path()}
-    return Job(**(given | {"serving": 1, "generation": 2} | differs))
+    return Job(**(given | {"serving": 1, "generation": 2, "begun_ms": 0} | differs))
 
 
 def test_offsets_that_the_log_no_longer_holds_are_named_but_not_those_of_requests_which_change_nothing():

@@ -115,7 +115,7 @@ def test_the_worker_s_user_may_all_that_a_worker_s_life_needs(opened):
     following = opened(generation=2)
     rebuilt = State(following, DOMAIN)
     go_on(rebuilt, facts, 50, 40)
-    assert carry(following, rebuilt, 1) == 1
+    assert carry(following, rebuilt, 1, before_ms=1 << 48) == 1
     generations.flip("me", instead_of=1, building=2)
     generations.let_go("me")
     assert generations.remove(1) > 10

@@ -55,9 +55,9 @@ def act(user, ts_ms, event="e"):
     return UserAction(f"{event}{user}", user, "i1", "view", ts_ms)
 
 
-def carried(old, new):
+def carried(old, new, *, before_ms=T_MS + 1_000):
     new.begin(CARRIED, 0)
-    return sum(new.carry(1))
+    return sum(new.carry(1, before_ms=before_ms))
 
 
 def remembered(store, users=USERS):
@@ -84,6 +84,23 @@ def test_every_tombstone_is_there_with_the_later_time_and_later_records_of_its_u
     before = remembered(new)
     assert carried(old, new) == len(USERS)
     assert remembered(new) == before
+
+
+def test_a_null_that_came_after_the_rebuild_began_is_left_to_the_topics(opened):
+    old = opened()
+    state_of(old, *(Forget(user, T_MS + at) for at, user in enumerate(USERS)))
+    old.generations().claim("me", instead_of=1, building=2)
+    new = opened(2)
+    state = state_of(new)
+    carried(old, new, before_ms=T_MS + 2)
+    assert [bool(stone) for stone in new.read_tombstones([hash64(user) for user in USERS[:4]])] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    before_its_null = [Fact(10, act("u2", T_MS)), Fact(11, Forget("u2", T_MS + 2)), Fact(12, act("u2", T_MS, "late"))]
+    assert state.apply(PART, before_its_null, last=12).fresh.tolist() == [True, True, False]
 
 
 def test_a_tombstone_lives_no_longer_than_it_would_have_and_brings_no_refusals(opened):
@@ -135,7 +152,7 @@ def test_into_a_generation_that_is_gone_nothing_is_written(opened):
     generations.let_go("me")
     generations.remove(2)
     with pytest.raises(StoreAway, match="marks"):
-        sum(new.carry(1))
+        sum(new.carry(1, before_ms=T_MS + 1_000))
     assert not old._wire.scan(f"*:{APP}:2:*")
 
 
