@@ -8,6 +8,7 @@ the newest event of all. Take it while nothing is applied.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from hashlib import blake2b, sha256
 
 import numpy as np
@@ -24,21 +25,31 @@ _TAG = slice(user_log.TAG_AT, user_log.RECORD_BYTES)
 
 def digest(store: FeatureStore, layout: Layout, domain: Domain) -> str:
     """64 hex digits: sha256 over the sorted (kind, key, canonical value) of all that the digest covers."""
-    users = dict(store.scan("u"))
-    rings = dict(store.scan("i"))
-    times = [_newest_ms(blob) for blob in users.values()]
-    newest_ms = max([*times, *(_head_ms(ring) for ring in rings.values())], default=0)
-    entries = [("c", "", "\0".join(layout.columns).encode())]
-    entries += [("g", key, ring) for key, ring in store.scan("g")]
-    entries += [("r", key, record) for key, record in store.scan("r")]
+    newest_ms = max(
+        max((_newest_ms(blob) for _, blob in store.scan("u")), default=0),
+        max((_head_ms(ring) for _, ring in store.scan("i")), default=0),
+    )
+    total = sha256()
+    for kind, key, value in _entries(store, layout, domain, newest_ms=newest_ms):
+        total.update(f"{kind}:{key}:{len(value)}:".encode())
+        total.update(value)
+    return total.hexdigest()
+
+
+def _entries(
+    store: FeatureStore, layout: Layout, domain: Domain, *, newest_ms: int
+) -> Iterator[tuple[str, str, bytes]]:
+    """In order, as they are read: a state of a million users need not fit into memory."""
+    yield "c", "", "\0".join(layout.columns).encode()
+    yield from (("g", key, ring) for key, ring in store.scan("g"))
     oldest_ms = newest_ms - domain.item_retention_ms - DAY_MS
-    entries += [("i", key, ring) for key, ring in rings.items() if _head_ms(ring) >= oldest_ms]
+    yield from (("i", key, ring) for key, ring in store.scan("i") if _head_ms(ring) >= oldest_ms)
+    yield from (("r", key, record) for key, record in store.scan("r"))
     codes = _codes(layout)
     oldest_ms = newest_ms - domain.user_retention_ms - DAY_MS
-    for (key, blob), ts_ms in zip(users.items(), times, strict=True):
-        if ts_ms >= oldest_ms:
-            entries.append(("u", key, canonical(blob, codes, oldest_ms=max(oldest_ms, 0))))
-    return _hashed(entries)
+    for key, blob in store.scan("u"):
+        if _newest_ms(blob) >= oldest_ms:
+            yield "u", key, canonical(blob, codes, oldest_ms=max(oldest_ms, 0))
 
 
 def canonical(blob: bytes, codes: NDArray[np.uint8], *, oldest_ms: int) -> bytes:
@@ -53,14 +64,6 @@ def canonical(blob: bytes, codes: NDArray[np.uint8], *, oldest_ms: int) -> bytes
         parts.append(rows.tobytes())
     parts.append(bought[user_log.times_ms(bought) >= oldest_ms].tobytes())
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
-
-
-def _hashed(entries: list[tuple[str, str, bytes]]) -> str:
-    total = sha256()
-    for kind, key, value in sorted(entries):
-        total.update(f"{kind}:{key}:{len(value)}:".encode())
-        total.update(value)
-    return total.hexdigest()
 
 
 def _codes(layout: Layout) -> NDArray[np.uint8]:

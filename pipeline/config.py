@@ -198,6 +198,12 @@ def require_actions(settings: Settings) -> Settings:
 SECRETS = {"kafka.sasl_password": "HEADRACE_KAFKA_SASL_PASSWORD", "redis.password": "HEADRACE_REDIS_PASSWORD"}
 
 
+def forget_secrets() -> None:
+    """For a process that goes on with servers of its own: they have no passwords, and refuse a login with one."""
+    for variable in SECRETS.values():
+        os.environ.pop(variable, None)
+
+
 def secret(name: str, file: str) -> str:
     """The secret `name` (of SECRETS) from its variable, else from `file`; empty where neither is given.
 

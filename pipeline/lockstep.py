@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from features.facts import Fact
 from features.scene import Floats
 from features.schema import ITEMS, Impression, Item, RecommendationRequest, UserAction
-from pipeline.config import Kafka, Redis, Settings
+from pipeline.config import Kafka, Redis, Settings, forget_secrets
 from pipeline.embedded import embedded
 from pipeline.model_control import name_version
 from pipeline.private_worker import Answer, PrivateWorker, WorkerFailed, private
@@ -129,6 +129,7 @@ class LockStep:
         """Starts the worker, and publishes from now on whatever `clockwork` applies. questions: those of the test."""
         directory = Path(self._stack.enter_context(TemporaryDirectory(prefix="headrace-lockstep-")))
         if self._servers is None:
+            forget_secrets()
             started = self._stack.enter_context(embedded(directory / "servers"))
             self._servers = Kafka(bootstrap=started.bootstrap), Redis(url=started.redis_url)
         kafka, redis = self._servers

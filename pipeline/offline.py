@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from features.schema import IMPRESSIONS, InputRecord, Refused
 from features.store.port import Part
 from pipeline import reading
 from pipeline.answers import Stamp, encoded, rec_id
-from pipeline.config import ConfigError, Settings, load
+from pipeline.config import ConfigError, Recommend, Settings, load
 from pipeline.dataset import entries, files
 from pipeline.initialise import initialise, settings_of
 from pipeline.models import opener
@@ -31,20 +32,29 @@ ROWS_MAX = 500_000  # of labelled rows: 200 columns of float32 are 400 MB; twice
 NEGATIVES_MAX = 100  # of a question that is learned from: those of a longer list are thinned
 FEATURE_ANSWERS_MAX = 5_000  # a file of features: 5 000 answers of 20 rows and 300 columns are 120 MB
 
+# What a folder says of its events. Where a model goes and how it is trained is not the folder's to say.
+MEANING = (
+    "actions", "attributes", "context", "item_context", "session_gap_min", "user_retention_days",
+    "item_retention_days",
+)  # fmt: skip
+
 NO_LOG = "0000"  # a folder's identity in rec_id
 
 Entry = tuple[str, InputRecord | None]
 
 
 def settings_for(directory: Path, settings: Settings, *, before_ms: int | None = None) -> Settings:
-    """`settings` where they say what the events mean; else the folder's own worker.toml; else what `init` would guess.
+    """`settings` where they say what the events mean; else with the meaning in the folder's own worker.toml, or, where
+    there is none, the one that `init` would guess.
 
     A folder kept by the demo has its worker.toml. before_ms: a guess looks at no record of then or later.
     """
     if settings.actions:
         return settings
     own = directory / "worker.toml"
-    return load(own, {}) if own.is_file() else settings_of(initialise(directory, before_ms=before_ms))
+    meant = load(own, {}) if own.is_file() else settings_of(initialise(directory, before_ms=before_ms))
+    recommend = meant.recommend if settings.recommend == Recommend() else settings.recommend
+    return structs.replace(settings, recommend=recommend, **{name: getattr(meant, name) for name in MEANING})
 
 
 class Source:

@@ -92,9 +92,6 @@ class PrivateWorker:
         self._settings, self._directory = settings, directory
         self._sent: Counter[str] = Counter()
         self._applied: Counter[str] = Counter()
-        self._create_topics()
-        self._delivery = Delivery(settings.kafka, linger_ms=0)
-        self._consumer = self._reader()
         self._store = RedisStore(
             settings.redis.url,
             app=settings.redis.app,
@@ -102,12 +99,20 @@ class PrivateWorker:
             timeout_ms=settings.redis.timeout_ms,
             login=login(settings.redis),
         )
-        self._layout = self._store.open(settings.domain)
-        config = directory / "worker.toml"
-        config.write_text(toml(settings))
+        self._layout = self._store.open(settings.domain)  # before there are topics: a user with less rights is refused
         self._log = directory / "worker.log"
-        argv = [sys.executable, "-m", "pipeline.cli", "--config", str(config), "worker"]
-        self._process = child.start(argv, log=self._log, environ=_environ(os.environ))
+        try:
+            self._create_topics()
+            self._delivery = Delivery(settings.kafka, linger_ms=0)
+            self._consumer = self._reader()
+            config = directory / "worker.toml"
+            config.write_text(toml(settings))
+            argv = [sys.executable, "-m", "pipeline.cli", "--config", str(config), "worker"]
+            self._process = child.start(argv, log=self._log, environ=_environ(os.environ))
+        except BaseException:
+            self._store.close()
+            self._take_away()
+            raise
 
     def __enter__(self) -> PrivateWorker:
         return self

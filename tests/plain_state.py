@@ -36,7 +36,7 @@ class PlainState:
         self.limits = actions_max, impressions_max, bought_max
 
     def scan(self, kind):
-        return {"u": self.users, "i": self.rings, "g": self.world, "r": self.catalogue}[kind]()
+        return iter(sorted({"u": self.users, "i": self.rings, "g": self.world, "r": self.catalogue}[kind]()))
 
     def actions(self):
         return [record for record in self.records if isinstance(record, UserAction)]

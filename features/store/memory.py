@@ -263,14 +263,14 @@ class MemoryStore:
         best = _best(items, scores, k)
         return items[best], scores[best]
 
-    def scan(self, kind: Literal["u", "i", "r", "g"]) -> Sequence[tuple[str, bytes]]:
+    def scan(self, kind: Literal["u", "i", "r", "g"]) -> Iterator[tuple[str, bytes]]:
         if kind == "g":
-            return [("", self.read_global())] if self._shards[0].world else []
+            return iter([("", self.read_global())] if self._shards[0].world else [])
         if kind == "u":
-            return [(f"{user:016x}", blob) for shard in self._shards for user, blob in shard.users.items()]
+            return iter(sorted((f"{user:016x}", blob) for shard in self._shards for user, blob in shard.users.items()))
         if kind == "i":
-            return [(key, bytes(ring)) for shard in self._shards for key, ring in shard.rings.items()]
-        return [(key, blob) for shard in self._shards for key, blob in shard.records.items()]
+            return iter(sorted((key, bytes(ring)) for shard in self._shards for key, ring in shard.rings.items()))
+        return iter(sorted(each for shard in self._shards for each in shard.records.items()))
 
     def ping(self) -> Mapping[str, str]:
         return {"server": "memory", "persistence": "none"}

@@ -230,8 +230,10 @@ class FeatureStore(Protocol):
         """The best k of a bounded list over all shards, best first (score, then greater hash): "top", "new", "a:<attr>:<value>"."""
         ...
 
-    def scan(self, kind: Literal["u", "i", "r", "g"]) -> Sequence[tuple[str, bytes]]:
-        """All keys of a kind with their values, for the digest: user logs, item rings, item records, global ring."""
+    def scan(self, kind: Literal["u", "i", "r", "g"]) -> Iterator[tuple[str, bytes]]:
+        """All keys of a kind with their values, in the order of the keys, for the digest: user logs, item rings, item
+        records, global ring. Some at a time: a state need not fit into memory.
+        """
         ...
 
     def ping(self) -> Mapping[str, str]:

@@ -30,6 +30,7 @@ from features.store.redis_tombstones import carry
 from features.tombstone import name as tombstone_name
 
 MISSING = -2
+SCANNED = 1_000  # values read at once: 6 MB of full user logs
 _OP = struct.Struct(">c16sI")
 _NO_KEY = "0" * 16
 
@@ -236,13 +237,17 @@ class RedisStore:
             np.array([score for score, _ in found[:k]], np.float64),
         )
 
-    def scan(self, kind: Literal["u", "i", "r", "g"]) -> Sequence[tuple[str, bytes]]:
+    def scan(self, kind: Literal["u", "i", "r", "g"]) -> Iterator[tuple[str, bytes]]:
         if kind == "g":
-            ring = self.read_global()
-            return [("", ring)] if ring else []
+            if ring := self.read_global():
+                yield "", ring
+            return
         with answering():
             keys = self._wire.scan(f"*:{self._app}:{self._meta.generation}:{kind}:*")
-        return [(key.rpartition(":")[2], blob) for key, blob in zip(keys, self._mget(keys), strict=True) if blob]
+        keys.sort(key=_name)
+        for at in range(0, len(keys), SCANNED):
+            page = keys[at : at + SCANNED]
+            yield from ((_name(key), blob) for key, blob in zip(page, self._mget(page), strict=True) if blob)
 
     def ping(self) -> Mapping[str, str]:
         with answering():
@@ -292,6 +297,10 @@ class RedisStore:
         if lacked := lacking(self._wire, self._prefixes):
             raise StoreRefused(f"Redis's user may not {', '.join(lacked)} on this app's keys (deploy/redis/users.acl)")
         self._permitted = True
+
+
+def _name(key: str) -> str:
+    return key.rpartition(":")[2]
 
 
 def _reply(raw: Sequence[Any]) -> Reply:

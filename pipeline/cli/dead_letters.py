@@ -9,12 +9,11 @@ from hashlib import sha256
 from typing import Any
 
 import click
-import orjson
 from confluent_kafka import Message
 
 from features.schema import DEAD_LETTERS
 from pipeline.cli import with_settings
-from pipeline.cli.escaping import escaped
+from pipeline.cli.escaping import escaped, printed
 from pipeline.config import Settings
 from pipeline.kafka.delivery import Delivery
 from pipeline.kafka.reading import Reader
@@ -52,7 +51,7 @@ def show(*, settings: Settings, as_json: bool, **chosen: Any) -> None:
     with Reader(settings.kafka) as reader:
         for letter in _chosen(reader, settings, **chosen):
             reasons[reason(letter)] += 1
-            click.echo(orjson.dumps(_described(letter)).decode() if as_json else line(letter))
+            click.echo(printed(_described(letter)) if as_json else line(letter))
     if not as_json:
         click.echo(f"{sum(reasons.values())} dead letters")
         for why, count in reasons.most_common(20):
@@ -82,7 +81,7 @@ def send_again(*, settings: Settings, as_json: bool, **chosen: Any) -> None:
             delivery.send(letter.topic, letter.topic, key=letter.key, value=value)
     report = {"chosen": found, "delivered": delivery.delivered, "failed": delivery.failed, "lost": lost}
     if as_json:
-        click.echo(orjson.dumps(report).decode())
+        click.echo(printed(report))
     else:
         click.echo(
             f"{delivery.delivered} of {found} sent again, {delivery.failed} failed, {lost} no longer held, or batches that nobody can read"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 import click
-import orjson
 
 from pipeline.cli import with_settings
+from pipeline.cli.escaping import printed
 from pipeline.config import Settings
 from pipeline.doctor import examine
 
@@ -29,6 +29,6 @@ def command(*, settings: Settings, as_json: bool) -> None:
     wrong = any(finding.status == "wrong" for finding in found)
     if as_json:
         findings = [finding._asdict() for finding in found]
-        click.echo(orjson.dumps({"ok": not wrong, "findings": findings}).decode())
+        click.echo(printed({"ok": not wrong, "findings": findings}))
     if wrong:
         sys.exit(1)

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import re
 
+import orjson
+
 _STEERS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def printed(value: object) -> str:
+    r"""`value` as one line of JSON, with JSON's escapes for the same characters.
+
+    >>> printed({"title": "a\u009b2J\u202eb"})
+    '{"title":"a\\u009b2J\\u202eb"}'
+    """
+    return _STEERS.sub(lambda found: f"\\u{ord(found[0]):04x}", orjson.dumps(value).decode())
 
 
 def escaped(text: str) -> str:

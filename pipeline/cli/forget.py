@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 
 import click
-import orjson
 
 from features.schema import USER_ACTIONS, Refused, check_id
 from pipeline.cli import with_settings
+from pipeline.cli.escaping import printed
 from pipeline.config import Settings
 from pipeline.kafka.access import reach
 from pipeline.kafka.delivery import Delivery
@@ -37,7 +37,7 @@ def command(*, settings: Settings, users: tuple[str, ...], as_json: bool) -> Non
             delivery.send(topic, topic, key=user.encode(), value=None)
     report = {"users": len(users), "delivered": delivery.delivered, "failed": delivery.failed}
     if as_json:
-        click.echo(orjson.dumps(report).decode())
+        click.echo(printed(report))
     else:
         click.echo(
             f"{delivery.delivered} of {len(users)} will be forgotten; what the topics hold goes by their retention"

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import click
 import msgspec
-import orjson
 from confluent_kafka import KafkaException
 
 from pipeline.cli import with_settings
+from pipeline.cli.escaping import printed
 from pipeline.cli.progress import Say, bar
 from pipeline.config import ConfigError, Settings
 from pipeline.kafka.served_log import ServedLog, served_rows
@@ -67,10 +67,10 @@ def show(*, settings: Settings, version: str, as_json: bool) -> None:
         raise ConfigError(f"{version}: {refusal.reason}") from None
     found = msgspec.to_builtins(manifest) | {"golden": len(manifest.golden.scores)}
     if as_json:
-        click.echo(orjson.dumps(found).decode())
+        click.echo(printed(found))
         return
     for name, value in found.items():
-        click.echo(f"{name:>14}  {value if isinstance(value, str) else orjson.dumps(value).decode()}")
+        click.echo(f"{name:>14}  {value if isinstance(value, str) else printed(value)}")
 
 
 @command.command("promote")

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-import orjson
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
 
 from features.schema import INPUT_TOPICS
 from pipeline.cli import with_settings
+from pipeline.cli.escaping import printed
 from pipeline.config import ConfigError, Settings
 from pipeline.dataset import files, lines
 from pipeline.kafka.access import reach
@@ -121,7 +121,7 @@ def _report(delivery: Delivery, seconds: float, *, as_json: bool) -> None:
             "seconds": round(seconds, 3),
             "files": dict(books),
         }
-        click.echo(orjson.dumps(report).decode())
+        click.echo(printed(report))
         return
     for label, book in books.items():
         lost = f", {book.rows - book.delivered} NOT" if book.delivered < book.rows else ""

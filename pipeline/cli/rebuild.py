@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-import orjson
 
 from pipeline.cli import with_settings
+from pipeline.cli.escaping import printed
 from pipeline.cli.progress import bar
 from pipeline.config import ConfigError, Settings
 from pipeline.rebuild import Rebuilt, clean, rebuild
@@ -43,7 +43,7 @@ def command(
             raise ConfigError("rebuild --clean takes --json only")
         with bar() as say:
             removed = clean(settings, say=say)
-        click.echo(orjson.dumps({"removed": removed}).decode() if as_json else f"{removed} keys removed")
+        click.echo(printed({"removed": removed}) if as_json else f"{removed} keys removed")
         return
     with bar() as say:
         done = rebuild(settings, folder=directory, anew=anew, keep_old=keep_old, with_digest=with_digest, say=say)
@@ -63,7 +63,7 @@ def _json(done: Rebuilt) -> str:
         "removed": done.removed,
         "lacking": done.lacking,
     }
-    return orjson.dumps(report).decode()
+    return printed(report)
 
 
 def _readable(done: Rebuilt) -> str:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-import orjson
 
 from pipeline import recheck
 from pipeline.cli import with_settings
+from pipeline.cli.escaping import printed
 from pipeline.cli.progress import bar
 from pipeline.config import ConfigError, Settings
 from pipeline.kafka.reading import Reader
@@ -112,7 +112,7 @@ def _recheck(settings: Settings, rec_id: str, models: Path, *, as_json: bool) ->
         )
         checks = recheck.checks(records, published, models=models)
     if as_json:
-        click.echo(orjson.dumps({"rec_id": rec_id, "records": [each.report() for each in checks]}).decode())
+        click.echo(printed({"rec_id": rec_id, "records": [each.report() for each in checks]}))
     else:
         for each in checks:
             click.echo("\n".join(_checked(each)))
@@ -187,7 +187,7 @@ def summary(source: Source, clockwork: Replayer) -> dict[str, Any]:
 def _report(source: Source, clockwork: Replayer, *, answered: int, seconds: float, as_json: bool) -> None:
     found = summary(source, clockwork) | {"answered": answered, "seconds": round(seconds, 3)}
     if as_json:
-        click.echo(orjson.dumps(found).decode())
+        click.echo(printed(found))
         return
     speed = source.rows / max(seconds, 1e-9)
     click.echo(f"{source.rows} rows in {seconds:.1f} s ({speed:.0f}/s), {answered} answers")

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-import orjson
 
 from features.digest import digest
 from features.schema import INPUT_TOPICS
@@ -17,6 +16,7 @@ from features.store.port import FeatureStore, Layout
 from features.view import StateView
 from pipeline.app import open_store
 from pipeline.cli import with_settings
+from pipeline.cli.escaping import printed
 from pipeline.config import ConfigError, Settings, require_actions
 from pipeline.state_facts import item_facts, marks, user_facts
 
@@ -44,7 +44,7 @@ def show(*, settings: Settings, kind: str, name: str, now_ms: int | None, as_jso
         click.echo(f"{kind} {name}: the state has nothing", err=True)
         sys.exit(1)
     if as_json:
-        click.echo(orjson.dumps(found).decode())
+        click.echo(printed(found))
         return
     for line in _user_lines(found) if kind == "user" else _item_lines(found):
         click.echo(line)
@@ -63,7 +63,7 @@ def whole(*, settings: Settings, as_json: bool) -> None:
             "counts": store.counts(),
         }
     if as_json:
-        click.echo(orjson.dumps(found).decode())
+        click.echo(printed(found))
         return
     click.echo(f"digest {found['digest']}")
     for name in ("hwm", "counts"):
@@ -104,7 +104,7 @@ def _item_lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield "no record in the catalogue"
     else:
         word = "gone" if record["gone"] else "available" if record["available"] else "not available"
-        yield f"{word}, as of {record['ts_ms']}: {orjson.dumps(record['attributes']).decode()}"
+        yield f"{word}, as of {record['ts_ms']}: {printed(record['attributes'])}"
     for column, counts in found["counts"].items():
         decayed = found["decayed"][column]
         yield f"  {column:<20}" + "".join(f"  {name} {value:g}" for name, value in {**counts, **decayed}.items())

@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 
 import click
 import msgspec
+import orjson
 
 from features.schema import RECOMMENDATIONS, TS_MS_MAX, Recommendation
 from pipeline.cli import with_settings
-from pipeline.cli.escaping import escaped
+from pipeline.cli.escaping import escaped, printed
 from pipeline.config import Settings
 from pipeline.kafka.access import reach
 from pipeline.kafka.reading import Reader
@@ -45,7 +46,7 @@ def command(
                 continue
             if user is not None and answer.user_id != user:
                 continue
-            click.echo(raw.decode() if as_json else line(answer))
+            click.echo(printed(orjson.loads(raw)) if as_json else line(answer))
             shown += 1
             if shown == limit:
                 return

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import click
-import orjson
 from confluent_kafka.admin import AdminClient
 
 from pipeline.cli import with_settings
+from pipeline.cli.escaping import printed
 from pipeline.config import Settings
 from pipeline.kafka.access import reach
 from pipeline.kafka.clients import confluent
@@ -35,7 +35,7 @@ def create_missing(*, settings: Settings, file: Path, replication: int, as_json:
     reach(settings.kafka)
     outcome = create(AdminClient(confluent(settings.kafka)), topics, replication=replication)
     if as_json:
-        click.echo(orjson.dumps(outcome).decode())
+        click.echo(printed(outcome))
     else:
         for name, said in outcome.items():
             click.echo(f"{name}: {said}")
@@ -53,7 +53,7 @@ def compare(*, settings: Settings, file: Path, as_json: bool) -> None:
     reach(settings.kafka)
     found = check(AdminClient(confluent(settings.kafka)), topics)
     if as_json:
-        click.echo(orjson.dumps(found).decode())
+        click.echo(printed(found))
     else:
         for name, lines in found.items():
             click.echo(f"{name}: {'; '.join(lines) if lines else 'as declared'}")

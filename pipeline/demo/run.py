@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from features.schema import RECOMMENDATIONS
 from pipeline import child
-from pipeline.config import Settings, load
+from pipeline.config import Settings, forget_secrets, load
 from pipeline.dataset import Writer
 from pipeline.demo import completejourney, plan
 from pipeline.demo.answers import Answers
@@ -76,6 +76,7 @@ class Demo:
     def __init__(
         self, options: Options, show: Callable[[Frame], None], say: Callable[[str], None], stack: ExitStack
     ) -> None:
+        forget_secrets()
         self._options, self._show, self._say = options, show, say
         self._begun_s = time.monotonic()
         self._directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="headrace-demo-")))

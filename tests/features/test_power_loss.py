@@ -95,7 +95,7 @@ def u1_is_forgotten_again(phase):
 
 def test_who_was_forgotten_again_after_a_loss_has_no_log_by_an_event_under_way():
     store = u1_is_forgotten_again("users")
-    assert not store.scan("u")
+    assert not list(store.scan("u"))
     assert not entries(store)
 
 

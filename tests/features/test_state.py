@@ -472,7 +472,7 @@ def test_a_forgotten_user_s_log_is_gone_and_may_begin_again():
     state.resume(ACTIONS, committed=None, log_start=0)
     facts = [Fact(0, action(1, 1, 1, "purchase", START_MS)), Fact(1, Forget("u1", START_MS + 4))]
     assert state.apply(ACTIONS, facts, last=1).users == {"u1": b""}
-    assert not store.scan("u")
+    assert not list(store.scan("u"))
     again = state.apply(ACTIONS, [Fact(2, action(2, 1, 2, "view", START_MS + 5))], last=2)
     assert len(again.users["u1"]) == 12 + 24
 

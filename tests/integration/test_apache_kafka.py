@@ -101,6 +101,14 @@ def test_make_kafka_has_the_declared_topics_and_keeps_its_data(tmp_path):
     assert words[9:17] == [f"{declared.name}: exists\n" for declared in load_topics()]
 
 
+def test_a_port_where_somebody_listens_is_refused_before_any_topic_is_made_there(kafka, tmp_path):
+    port = kafka.bootstrap.rpartition(":")[2]
+    argv = [sys.executable, "-m", "pipeline.apache_kafka", "--data", str(tmp_path / "data"), "--port", port]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"something listens on 127.0.0.1:{port} already" in done.stderr
+
+
 def fake_java(folder, version):
     program = folder / "java"
     program.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\"' >&2\n")

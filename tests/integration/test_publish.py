@@ -7,9 +7,11 @@ import uuid
 
 import pytest
 from click.testing import CliRunner
+from msgspec.structs import replace
 
 from pipeline.cli import main
-from pipeline.config import Kafka
+from pipeline.config import ConfigError, Kafka
+from pipeline.kafka.delivery import Delivery
 from pipeline.kafka.reading import Reader
 
 pytestmark = pytest.mark.services
@@ -93,17 +95,28 @@ def test_a_row_over_the_limit_is_reported_as_not_delivered(run, tmp_path, monkey
     assert report["files"]["user_actions.jsonl"]["reasons"]
 
 
-def test_missing_topics_are_named_not_created(run, monkeypatch):
+@pytest.mark.parametrize("words", [["publish", "-"], ["forget", "u1"]], ids=lambda words: words[0])
+def test_missing_topics_are_named_not_created(run, monkeypatch, words):
     monkeypatch.setenv("HEADRACE_KAFKA_TOPIC_PREFIX", "absent.")
     result = CliRunner().invoke(
         main,
-        ["publish", "-"],
+        words,
         input=b"x",
         env={"HEADRACE_KAFKA_BOOTSTRAP": run.settings.bootstrap, "HEADRACE_KAFKA_TOPIC_PREFIX": "absent."},
     )
     assert result.exit_code == 2
     assert "absent.user_actions" in result.stderr
     assert "headrace topics create" in result.stderr
+
+
+def test_a_producer_of_ours_makes_no_topic(run):
+    settings = replace(run.settings, delivery_timeout_ms=2_000)
+    with Delivery(settings) as delivery:
+        delivery.send("file", run.settings.topic_prefix + "mistyped", key=b"k", value=b"v")
+        delivery.flush()
+    assert (delivery.delivered, delivery.failed) == (0, 1)
+    with Reader(run.settings) as reader, pytest.raises(ConfigError, match="no such topic"):
+        reader.ranges(run.settings.topic_prefix + "mistyped")
 
 
 def test_tail_shows_recommendations_of_one_user(run, tmp_path):
@@ -119,8 +132,6 @@ def test_tail_shows_recommendations_of_one_user(run, tmp_path):
         "event_age_ms": 0,
         "latency_ms": 1.5,
     }
-    from pipeline.kafka.delivery import Delivery
-
     with Delivery(run.settings) as delivery:
         for user in ("u1", "u2", "u1"):
             raw = json.dumps(answer | {"user_id": user}).encode()

@@ -4,7 +4,7 @@ import pytest
 
 from features.schema import IMPRESSIONS, USER_ACTIONS, Impression, UserAction
 from pipeline import dataset
-from pipeline.config import Settings
+from pipeline.config import Model, Settings
 from pipeline.offline import NEGATIVES_MAX, Source, labelled_rows, replayer, rows_within, settings_for
 
 START_MS = 1_700_000_000_000
@@ -27,6 +27,18 @@ def folder(tmp_path):
 def rows_of(folder, **chosen):
     settings = settings_for(folder, Settings())
     return labelled_rows(Source(folder, settings), replayer(settings), **chosen)
+
+
+def test_a_folder_says_what_its_events_mean_and_not_where_a_model_goes(folder, tmp_path):
+    (folder / "worker.toml").write_text(
+        'item_retention_days = 3\n[model]\ndirectory = "theirs"\n[[actions]]\nname = "click"\n'
+    )
+    mine = Settings(model=Model(directory="mine"))
+    found = settings_for(folder, mine)
+    assert (found.model.directory, found.item_retention_days) == ("mine", 3)
+    assert [action.name for action in found.actions] == ["click"]
+    (folder / "worker.toml").unlink()
+    assert settings_for(folder, mine).model.directory == "mine"
 
 
 def test_long_lists_are_thinned_to_learn_from_and_whole_to_judge_by(folder):

@@ -98,7 +98,7 @@ def test_a_generation_of_its_own_shares_nothing(store, redis_url):
     other = RedisStore(redis_url, app="t", shards=4, generation=2)
     assert other.open(Domain(actions=(Action("zap"),))).action_codes == {"zap": 1}
     assert other.started_at(PART) is None
-    assert not other.scan("u")
+    assert not list(other.scan("u"))
     assert RedisStore(redis_url, app="t", shards=4).open(DOMAIN).action_codes == {"view": 1, "cart": 2}
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from features.schema import Impression, Item, RecommendationRequest, UserAction, decode
+from pipeline.demo import world
 from pipeline.demo.shoppers import TOPIC_OF, Shop, look_chances
 from pipeline.demo.world import World
 
@@ -70,6 +71,14 @@ def test_new_items_keep_arriving():
     before = len(simulated.world.products)
     run(simulated, 900)
     assert len(simulated.world.products) == before + 6
+
+
+def test_a_shop_without_room_for_a_new_item_goes_on(monkeypatch):
+    simulated = shop()
+    before = len(simulated.world.products)
+    monkeypatch.setattr(world, "ITEMS_MAX", before + 2)
+    assert run(simulated, 900)
+    assert len(simulated.world.products) == before + 2
 
 
 def test_a_recommendation_becomes_the_next_list_but_not_for_the_control_group():
