@@ -105,6 +105,16 @@ def test_a_folder_that_is_none_is_one_line_and_no_traceback(headrace, tmp_path):
     assert "Traceback" not in err
 
 
+def test_settings_that_lie_where_the_demo_would_keep_its_own_are_not_overwritten(headrace, tmp_path):
+    mine = tmp_path / "worker.toml"
+    mine.write_text("# mine\n")
+    demo = headrace("demo", "--keep", str(tmp_path), "--json")
+    out, err = demo.communicate(timeout=60)
+    assert (demo.returncode, out) == (2, "")
+    assert "holds a worker.toml" in err
+    assert mine.read_text() == "# mine\n"
+
+
 def test_a_worker_that_stands_still_is_named_and_goes_on_when_it_wakes(headrace):
     demo = headrace("demo", "--json", "--rate", "20")
     pid = int(until(demo, r"live .* levels \w+=.* worker (\d+) restarts 0")[1])

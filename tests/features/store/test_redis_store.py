@@ -93,6 +93,14 @@ def test_another_number_of_shards_is_foreign(store, redis_url):
         RedisStore(redis_url, app="t", shards=16).open(DOMAIN)
 
 
+def test_a_state_is_read_some_at_a_time_in_the_order_of_its_keys(store, monkeypatch):
+    started(store).apply(PART, batch(0), last=19)
+    whole = {kind: list(store.scan(kind)) for kind in "uir"}
+    monkeypatch.setattr("features.store.redis.SCANNED", 2)
+    assert len(whole["u"]) > 2
+    assert {kind: list(store.scan(kind)) for kind in "uir"} == whole == {kind: sorted(whole[kind]) for kind in "uir"}
+
+
 def test_a_generation_of_its_own_shares_nothing(store, redis_url):
     started(store).apply(PART, batch(0), last=19)
     other = RedisStore(redis_url, app="t", shards=4, generation=2)
