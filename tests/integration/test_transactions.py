@@ -60,6 +60,7 @@ def test_a_log_is_answered_beyond_its_last_marker_and_goes_on_where_retention_to
     for number in range(20):
         key, value = action(f"back{number}", "nobody", "i1")
         world.producer.produce(world.prefix + USER_ACTIONS, value, key)
+    assert world.producer.flush(20) == 0
     world.producer.abort_transaction(30)
     world.wait_until_answered()
     wait(lambda: answered_to_the_end(world), 30, lambda: f"{standing(world)}\n{world.logs()[-3000:]}")
