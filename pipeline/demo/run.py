@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from features.schema import RECOMMENDATIONS
 from pipeline import child
-from pipeline.config import Settings, forget_secrets, load
+from pipeline.config import ConfigError, Settings, forget_secrets, load
 from pipeline.dataset import Writer
 from pipeline.demo import completejourney, plan
 from pipeline.demo.answers import Answers
@@ -314,7 +314,7 @@ def _create_topics(bootstrap: str) -> dict[str, int]:
 
 def _kept(directory: Path) -> Writer:
     if (directory / "worker.toml").exists():
-        raise DemoError(f"{directory}: holds a worker.toml, and the demo would write its own there")
+        raise ConfigError(f"{directory}: holds a worker.toml, and the demo would write its own there")
     return Writer(directory)
 
 
