@@ -111,6 +111,9 @@ def _go(scenario: Scenario, stand: Stand, plan: Sequence[Fault], result: Result,
         truth = the_truth(stand.direct, whole=scenario.whole_log)
         result.records = truth.records
         _book(result, (scenario.judge or judge)(stand.direct, truth), watch)
+        acknowledged = sum(sender.ends.values())
+        if scenario.whole_log and truth.records < acknowledged:
+            result.said.append(f"the broker has {truth.records} of {acknowledged} records that it acknowledged")
     finally:
         sender.close()
         watch.close()
