@@ -20,6 +20,10 @@ tombstones, once for each phase (its epoch), and refuses a call that knows an ol
 reads or phases reads the tombstones again, and adds no session entry of the forgotten user after the sweep began.
 Whoever met an absent store takes no epoch for known: the count may have gone back, and come to the same number again.
 
+**After a loss.** A store that comes back may hold the users of a batch and not its items. Before the next batch writes
+users, the items' marks are asked for: a redo of two batches at once could find the event of a repeat cut off a full log by
+the second, and take the repeat for it (`hot_users`, seed 703: one of 157 000 events twice).
+
 Limits, stated: a repeat older than the 256 newest events of its user (64 newest impressions) is not recognised. In a
 cluster whose nodes lose tails of different age, an event that came through two partitions may count twice or not at
 all for an item; in one Redis it cannot. A forgotten user's event counts for the items if it came before in the store's
@@ -126,6 +130,7 @@ class State:
         self.layout: Layout = store.open(domain)
         self._rules: Rules = rules_of(domain, self.layout)
         self._held: dict[Part, _Held] = {}
+        self._doubted: set[Part] = set()  # parts whose marks may have gone back unseen
         self._epochs: dict[Phase, list[int]] = {phase: [0] * self.layout.shards for phase in PHASES}
         self._sweep: Iterator[int] | None = None
         self._values: dict[bytes, Values] = {}
@@ -138,6 +143,7 @@ class State:
         """
         for epochs in self._epochs.values():
             epochs[:] = [UNKNOWN] * len(epochs)
+        self._doubted.update(self._held)
 
     @_doubting
     def resume(self, part: Part, *, committed: int | None, log_start: int, asks_only: bool = False) -> Resume:
@@ -162,11 +168,13 @@ class State:
             )
         start = max(log_start, min(started if committed is None else committed, lowest + 1))
         self._held[part] = _Held(marks, start - 1)
+        self._doubted.discard(part)
         return Resume(start, max(marks["u"]), started=known)
 
     def release(self, part: Part) -> None:
         """Lets a part go; its marks stay in the store."""
         self._held.pop(part, None)
+        self._doubted.discard(part)
 
     def position(self, part: Part) -> int:
         """The next offset that is not yet applied everywhere."""
@@ -180,6 +188,9 @@ class State:
         (resume), `StoreAway` when it does not answer (call again with the same facts; nothing counts twice).
         """
         held = self._held[part]
+        if part in self._doubted:
+            self._items_reach(held, part, UNKNOWN)
+            self._doubted.discard(part)
         seen = max(held.marks["u"])
         fresh: list[NDArray[np.bool_]] = []
         users: dict[str, bytes] = {}
@@ -390,7 +401,7 @@ class State:
         return again
 
     def _items_reach(self, held: _Held, part: Part, last: int) -> None:
-        """Moves the items' marks up to what was applied, so that no redo has to ask what a log held that is gone.
+        """Moves the items' marks up to `last`, so that no redo has to ask what a log held that is gone.
 
         All of them, the believed ones too: a store that was away may have lost some.
         """

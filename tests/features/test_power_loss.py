@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from features import user_log
+from features.digest import digest
 from features.ids import hash64
 from features.state import Fact, Forget, State
 from features.store.memory import MemoryStore
@@ -13,7 +15,7 @@ from tests.features.test_forgetting import OTHER, Between, check, counted, entri
 from tests.features.test_state import ACTIONS, DOMAIN, SHARDS, START_MS, action, batches_of, redo_from
 
 
-def live_patiently(state, batches):
+def live_patiently(state, batches, *, beats=False):
     """What a worker does: a batch that met an absent store is called again; after a loss the state says where to start."""
     resume = state.resume(ACTIONS, committed=None, log_start=0)
     left, committed = redo_from(resume, batches), None
@@ -22,6 +24,8 @@ def live_patiently(state, batches):
             while left:
                 patiently(state.apply, ACTIONS, left[0], last=left[0][-1].offset)
                 committed = left.pop(0)[-1].offset + 1
+                if beats:
+                    patiently(state.beat)
             patiently(state.beat)
             left = None
         except StateLost:
@@ -58,6 +62,26 @@ def test_what_was_refused_before_the_loss_is_refused_after_it(lost):
         live_patiently(state, [facts[:2], facts[2:]])
         swept(state)
         check(store, log)
+
+
+@pytest.mark.parametrize("lost", range(1, 12))
+def test_a_repeat_counts_once_though_the_next_batch_cuts_its_event_off_a_full_log(monkeypatch, lost):
+    """The store lost what the repeat's batch left at the items, not the log; a next batch in between would leave the redo
+    without the event that tells a repeat.
+    """
+    monkeypatch.setattr(user_log, "ACTIONS_MAX", 4)
+    log = [action(at, 1, at, "view", START_MS + at) for at in range(4)]
+    log += [log[0], *(action(at, 1, at, "view", START_MS + at) for at in range(5, 9))]
+    facts = [Fact(offset, record) for offset, record in enumerate(log)]
+    batches = [facts[:4], facts[4:5], facts[5:]]
+
+    def lived(store):
+        live_patiently(State(store, DOMAIN), batches, beats=True)
+        return digest(store, store.open(DOMAIN), DOMAIN)
+
+    undisturbed = lived(MemoryStore(SHARDS))
+    for at in range(1, 60):
+        assert lived(PowerLoss(MemoryStore(SHARDS), at=at, lost=lost)) == undisturbed, at
 
 
 class Away(Wrapped):
