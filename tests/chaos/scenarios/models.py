@@ -17,7 +17,7 @@ from pipeline.config import Settings
 from pipeline.model_control import name_version
 from recommender.model.artefact import ModelRefused
 from tests.chaos.faults import Fault, fault
-from tests.chaos.run import Result, Told, play
+from tests.chaos.run import Result, Told, play, settle
 from tests.chaos.scenarios import Scenario, points, scenario
 from tests.chaos.scenarios.topics import send
 from tests.chaos.scenarios.workers import kills
@@ -33,6 +33,7 @@ NONE = "none"
 DISK = "1m"
 LEFT_BYTES = 16_384  # less than a version needs
 LOADED_S = 60.0
+CALM_RECORDS, CALM_AT_ONCE, CALM_S = 300, 5, 0.2
 
 
 @fault
@@ -105,7 +106,11 @@ def _full(stand: Stand, sender: Sender, watch: Watch, plan: Sequence[Fault], res
     write_version(stand.settings, SECOND, seed=2)
     promote(stand, version=SECOND)
     _await_line(stand, "another model", SECOND)
-    send(stand, sender, watch, share=1.0, result=result, tell=tell)
+    send(stand, sender, watch, share=1 - CALM_RECORDS / result.events, result=result, tell=tell)
+    settle(stand, sender, watch)
+    while not sender.exhausted:  # a flood's answers are `popular`: the last version's are those of a calm
+        sender.pump(room=CALM_AT_ONCE)
+        time.sleep(CALM_S)
 
 
 def _cannot_write(stand: Stand, folder: Path) -> None:
