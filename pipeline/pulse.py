@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import select
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -67,16 +66,20 @@ class Pulse:
     def _run(self, death_signal: int) -> None:
         child.die_with_parent(death_signal)  # what an exec keeps is its own thread's, and the next process inherits it
         while True:
-            # Relative: time.sleep waits for a moment, and fails where clocks jump.
-            select.select([], [], [], self._look_s)
+            _rest(self._look_s)
             try:
                 organ = self.dead()
             except Exception:
                 log.exception("a look at the process failed")
                 continue
             if organ is not None:
-                time.sleep(restart.pause_s())
+                _rest(restart.pause_s())
                 restart.start_again(organ.cause, f"{organ.told} for {organ.limit_s:g} s")
+
+
+def _rest(seconds: float) -> None:
+    """Relative: time.sleep waits for a moment, and fails where clocks jump (EINVAL, `clock_skew` with seed 703)."""
+    select.select([], [], [], seconds)
 
 
 @contextmanager

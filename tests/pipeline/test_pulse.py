@@ -41,6 +41,16 @@ def test_what_does_not_end_within_its_bound_starts_the_process_again(started):
         assert started.wait(30)
 
 
+def test_a_clock_that_jumps_in_the_pause_before_a_restart_does_not_keep_it_from_starting(started, monkeypatch):
+    def jumped(seconds):
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(restart, "pause_s", lambda: 0.01)
+    monkeypatch.setattr(time, "sleep", jumped)
+    with bounded("start stuck", "a client", limit_s=0.05):
+        assert started.wait(30)
+
+
 def test_what_ended_within_its_bound_is_left_alone(started):
     with bounded("start stuck", "a client", limit_s=0.5):
         pass
