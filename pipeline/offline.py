@@ -24,6 +24,7 @@ from recommender.model.labels import training_rows
 from recommender.model.log_columns import LogColumns, read_columns
 from recommender.model.plan import Kind, Plan, plan
 from recommender.model.rows import TrainingRows
+from recommender.model.training_settings import TrainingSettings
 from recommender.ranker import Ranker
 from recommender.replay import Answer, Replayer
 
@@ -32,11 +33,14 @@ ROWS_MAX = 500_000  # of labelled rows: 200 columns of float32 are 400 MB; twice
 NEGATIVES_MAX = 100  # of a question that is learned from: those of a longer list are thinned
 FEATURE_ANSWERS_MAX = 5_000  # a file of features: 5 000 answers of 20 rows and 300 columns are 120 MB
 
-# What a folder says of its events. Where a model goes and how it is trained is not the folder's to say.
+# What a folder says of its events. Where a model goes is not the folder's to say.
 MEANING = (
     "actions", "attributes", "context", "item_context", "session_gap_min", "user_retention_days",
     "item_retention_days",
 )  # fmt: skip
+
+# Of these sections the folder has a say where nobody else has.
+SILENT = {"recommend": Recommend(), "training": TrainingSettings()}
 
 NO_LOG = "0000"  # a folder's identity in rec_id
 
@@ -53,8 +57,9 @@ def settings_for(directory: Path, settings: Settings, *, before_ms: int | None =
         return settings
     own = directory / "worker.toml"
     meant = load(own, {}) if own.is_file() else settings_of(initialise(directory, before_ms=before_ms))
-    recommend = meant.recommend if settings.recommend == Recommend() else settings.recommend
-    return structs.replace(settings, recommend=recommend, **{name: getattr(meant, name) for name in MEANING})
+    taken = {name: getattr(meant, name) for name in MEANING}
+    taken |= {name: getattr(meant, name) for name, silent in SILENT.items() if getattr(settings, name) == silent}
+    return structs.replace(settings, **taken)
 
 
 class Source:

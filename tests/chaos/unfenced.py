@@ -28,8 +28,10 @@ def take_the_fence_away() -> None:
         script.sha = sha1(script.text.encode(), usedforsecurity=False).hexdigest()
     resume_by_marks = State.resume
 
-    def resume_by_commit(self: State, part: Part, *, committed: int | None, log_start: int) -> Resume:
-        resume_by_marks(self, part, committed=committed, log_start=log_start)
+    def resume_by_commit(
+        self: State, part: Part, *, committed: int | None, log_start: int, asks_only: bool = False
+    ) -> Resume:
+        resume_by_marks(self, part, committed=committed, log_start=log_start, asks_only=asks_only)
         start, held = log_start if committed is None else committed, self._held[part]
         held.marks = {phase: [start - 1] * self.layout.shards for phase in PHASES}
         held.done = start - 1

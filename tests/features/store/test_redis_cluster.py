@@ -104,7 +104,7 @@ class Moving(Disturbed):
                 yield
             self.cluster.close_move(slot, target)
             self.closed += 1
-            for _ in range(self.rng.randrange(1, 6)):
+            for _ in range(self.rng.randrange(1, 16)):  # a batch that met an absent store makes up to 8 calls
                 yield
 
     def finish(self):
