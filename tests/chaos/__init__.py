@@ -5,6 +5,7 @@
 One run = one *scenario* on servers of its own, in a folder of its own:
 
     traffic.py   the events, by seed alone: users, sessions, repeats, late ones, broken ones, forgets
+    dataset.py   a data set folder's rows in their place (`--dataset`)
     stand.py     broker, Redis, topics, workers: `Stand` starts them, kills, stops, starts again, watches their logs
     faults.py    a plan is a list of `Fault`s: *when* (so many events applied, a line in a worker's log, a delay), *what*
                  (the name of a function in KINDS with its arguments), *how long*. `play` strikes them while traffic flows

@@ -6,7 +6,9 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import click
@@ -14,6 +16,9 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from pipeline.config import ConfigError
+from pipeline.dataset import DataSetError
+from tests.chaos.dataset import DataSet
 from tests.chaos.run import Result, run
 from tests.chaos.scenarios import Scenario, load
 from tests.chaos.stand import BROKERS, REDISES
@@ -30,6 +35,12 @@ WIDTH_MIN = 140  # of the table, where nobody knows how wide the terminal is
 @click.option("--events", type=click.IntRange(1_000), default=200_000, show_default=True)
 @click.option("--broker", type=click.Choice(BROKERS), default="apache", show_default=True)
 @click.option("--redis", type=click.Choice(REDISES), default="embedded", show_default=True)
+@click.option(
+    "--dataset",
+    "folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Traffic of a data set folder (its first --events rows) in place of made traffic.",
+)
 @click.option("--unfenced", is_flag=True, help="Workers whose store has no fence: the suite must fail.")
 @click.option(
     "--directory",
@@ -39,8 +50,8 @@ WIDTH_MIN = 140  # of the table, where nobody knows how wide the terminal is
 @click.option("--json", "as_json", is_flag=True, help="The results as JSON on stdout, instead of the table.")
 @click.option("--list", "list_them", is_flag=True, help="Names the scenarios and ends.")
 def main(
-    seed: int, names: tuple[str, ...], events: int, broker: str, redis: str, unfenced: bool, directory: Path | None,
-    as_json: bool, list_them: bool,
+    seed: int, names: tuple[str, ...], events: int, broker: str, redis: str, folder: Path | None, unfenced: bool,
+    directory: Path | None, as_json: bool, list_them: bool,
 ) -> None:  # fmt: skip
     """Kills, freezes, cuts and fills what Headrace runs on, and counts what is lost."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -50,52 +61,57 @@ def main(
             click.echo(f"{each.name:20} {each.about}")
         return
     console = Console(stderr=True)
-    chosen = _chosen(known, names, broker=broker, redis=redis, console=console)
+    dataset = _dataset(folder, events)
+    chosen = _chosen(known, names, partial(_lack, broker=broker, redis=redis, dataset=dataset), console)
     root = directory or Path(tempfile.mkdtemp(prefix="headrace-chaos-"))
-    results = [
-        _one(each, console, root, seed=seed, events=events, broker=broker, redis=redis, unfenced=unfenced)
-        for each in chosen
-    ]
+    one = partial(run, seed=seed, events=events, broker=broker, redis=redis, unfenced=unfenced, dataset=dataset)
+    total = events if dataset is None else dataset.events
+    results = [_one(each, console, root / f"{each.name}-{seed}", one, total) for each in chosen]
     _end(results, console, root, keep=directory is not None, as_json=as_json)
 
 
 def _chosen(
-    known: dict[str, Scenario], names: tuple[str, ...], *, broker: str, redis: str, console: Console
+    known: dict[str, Scenario], names: tuple[str, ...], lack: Callable[[Scenario], str], console: Console
 ) -> list[Scenario]:
-    """The scenarios asked for; of `all`, those that these servers can carry."""
+    """The scenarios asked for; of `all`, those that lack nothing."""
     if unknown := [name for name in names if name != "all" and name not in known]:
         raise click.UsageError(f"no scenario named {unknown[0]}; there are {', '.join(known)}")
     wanted = list(known) if "all" in names else list(names)
-    able = [name for name in wanted if broker in known[name].setup.brokers and redis in known[name].setup.redises]
-    for name in sorted(set(wanted) - set(able)):
+    lacking = {name: why for name in wanted if (why := lack(known[name]))}
+    for name, why in lacking.items():
         if "all" not in names:
-            raise click.UsageError(f"{name} cannot run on {broker} and {redis}")
-        console.print(f"left out: {name} needs another broker or Redis")
-    lacking = {name: lack for name in able if (lack := known[name].setup.lacks())}
-    for name, lack in lacking.items():
-        if "all" not in names:
-            raise click.UsageError(f"{name} cannot run here: {lack}")
-        console.print(f"left out: {name}: {lack}", style="bold red")
-    return [known[name] for name in able if name not in lacking]
+            raise click.UsageError(f"{name} cannot run here: {why}")
+        console.print(f"left out: {name}: {why}", style="bold red")
+    return [known[name] for name in wanted if name not in lacking]
 
 
-def _one(
-    scenario: Scenario, console: Console, root: Path, *, seed: int, events: int, broker: str, redis: str, unfenced: bool
-) -> Result:
+def _lack(scenario: Scenario, *, broker: str, redis: str, dataset: DataSet | None) -> str:
+    if broker not in scenario.setup.brokers or redis not in scenario.setup.redises:
+        return "it needs another broker or Redis"
+    if dataset is not None and scenario.rewrite is not None:
+        return "it has a traffic of its own"
+    return scenario.setup.lacks()
+
+
+def _dataset(folder: Path | None, events: int) -> DataSet | None:
+    try:
+        return None if folder is None else DataSet.of(folder, events_max=events)
+    except (ConfigError, DataSetError) as error:
+        raise click.UsageError(str(error)) from None
+
+
+def _one(scenario: Scenario, console: Console, directory: Path, one: Callable[..., Result], total: int) -> Result:
     columns = (
         TextColumn("{task.fields[name]:14}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"),
         TimeElapsedColumn(),
     )  # fmt: skip
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("starting", total=events, name=scenario.name)
+        task = progress.add_task("starting", total=total, name=scenario.name)
 
         def tell(doing: str, applied: int, faults: int) -> None:
             progress.update(task, description=f"{doing}, {faults} faults", completed=applied)
 
-        result = run(
-            scenario, seed=seed, events=events, broker=broker, redis=redis, unfenced=unfenced, tell=tell,
-            directory=root / f"{scenario.name}-{seed}",
-        )  # fmt: skip
+        result = one(scenario, directory=directory, tell=tell)
     for line in [*result.said, *filter(None, [result.error])]:
         console.print(line, style="red", markup=False, highlight=False)
     return result

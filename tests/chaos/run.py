@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
@@ -11,11 +11,12 @@ from random import Random
 from confluent_kafka import KafkaException
 
 from pipeline.kafka.reading import Reader
+from tests.chaos.dataset import DataSet
 from tests.chaos.faults import TICK_S, Fault, Player
 from tests.chaos.scenarios import Scenario
 from tests.chaos.sender import Sender
 from tests.chaos.stand import PREFIX, Stand, StandBroken
-from tests.chaos.traffic import STEP_MS, Traffic
+from tests.chaos.traffic import STEP_MS, Post, Traffic
 from tests.chaos.truth import the_truth
 from tests.chaos.verdict import Verdict, judge
 from tests.chaos.watch import Watch
@@ -71,11 +72,14 @@ def run(
     redis: str,
     directory: Path,
     unfenced: bool = False,
+    dataset: DataSet | None = None,
     tell: Told = lambda *_: None,
 ) -> Result:
-    """Runs a scenario in `directory`, which is kept. What goes wrong stands in the result, nothing is raised but an
-    interrupt; every process is ended.
+    """Runs a scenario in `directory`, which is kept, on its own traffic or a data set's. What goes wrong stands in the
+    result, nothing is raised but an interrupt; every process is ended.
     """
+    if dataset is not None:
+        scenario, events = dataset.under(scenario), dataset.events
     result = Result(scenario.name, seed, events, broker, redis, directory=str(directory))
     began_s = time.monotonic()
     plan = scenario.plan(Random(f"{seed}/{scenario.name}"), events)
@@ -83,7 +87,7 @@ def run(
         stand = Stand(directory, setup=scenario.setup, broker=broker, redis=redis, unfenced=unfenced)
         try:
             stand.note("plan.json", [asdict(fault) for fault in plan])
-            _go(scenario, stand, plan, result, tell)
+            _go(scenario, stand, plan, result, tell, dataset)
         finally:
             result.starts = sum(slot.starts for slot in stand.slots)
             result.own_deaths = dict(stand.own_deaths)
@@ -94,11 +98,10 @@ def run(
     return result
 
 
-def _go(scenario: Scenario, stand: Stand, plan: Sequence[Fault], result: Result, tell: Told) -> None:
-    base_ms = time.time_ns() // 1_000_000 - result.events * STEP_MS
-    posts = Traffic(result.seed, result.events, base_ms, scenario.setup.shape).records()
-    if scenario.rewrite is not None:
-        posts = scenario.rewrite(Random(f"{result.seed}/rewrite"), posts)
+def _go(
+    scenario: Scenario, stand: Stand, plan: Sequence[Fault], result: Result, tell: Told, dataset: DataSet | None
+) -> None:
+    posts = dataset.records() if dataset is not None else _made(scenario, result)
     sender = Sender(stand.broker.bootstrap, posts, prefix=PREFIX, settings=scenario.setup.producer)
     watch = Watch(stand.direct, partitions=scenario.setup.partitions)
     try:
@@ -117,6 +120,12 @@ def _go(scenario: Scenario, stand: Stand, plan: Sequence[Fault], result: Result,
     finally:
         sender.close()
         watch.close()
+
+
+def _made(scenario: Scenario, result: Result) -> Iterator[Post]:
+    base_ms = time.time_ns() // 1_000_000 - result.events * STEP_MS
+    posts = Traffic(result.seed, result.events, base_ms, scenario.setup.shape).records()
+    return posts if scenario.rewrite is None else scenario.rewrite(Random(f"{result.seed}/rewrite"), posts)
 
 
 def play(stand: Stand, sender: Sender, watch: Watch, plan: Sequence[Fault], result: Result, tell: Told) -> None:
