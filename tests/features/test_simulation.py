@@ -1,0 +1,138 @@
+"""Whole histories of workers, crashes, lost replies, power losses and moving parts: each ends as the logs say.
+
+HEADRACE_TEST_HISTORIES=5000 of each kind for more than the 80 of a test run. A seed that fails fails again.
+"""
+
+import os
+from contextlib import nullcontext
+from random import Random
+
+import pytest
+
+from features.schema import Impression
+from features.state import Fact, Forget, State
+from features.store.memory import MemoryStore
+from features.store.port import Part
+from tests.features.simulated import Simulation
+from tests.features.test_full_logs import everything, small_logs
+from tests.features.test_state import DOMAIN, START_MS, action
+
+HISTORIES = int(os.environ.get("HEADRACE_TEST_HISTORIES", "80"))
+CHUNK = 20
+SHARDS = 3
+ITEMS = 6
+FAULTS_MAX = 8
+PARTS = (Part("user_actions", 0), Part("user_actions", 1), Part("impressions", 0))
+PASSING = 100  # users from here on are forgotten, and shown no lists: what then follows is one partition's order
+
+
+def busy_log(random, part, *, users, first):
+    """Few users who do more than a log of theirs holds, some of it late, much of it sent again soon."""
+    log = []
+    for number in range(first, first + random.randint(5, 40)):
+        ts_ms = START_MS + (number - first) * 1000 - random.choice((0, 0, 0, 2500))
+        side = part.partition if part.topic == "user_actions" else random.randrange(2)
+        user = 2 * random.randrange(users) + side
+        if part.topic == "impressions":
+            shown = [f"i{random.randrange(ITEMS)}" for _ in range(random.randint(1, 3))]
+            log.append(Impression(f"p{number}", f"u{user}", shown, ts_ms))
+        else:
+            log.append(action(number, user, random.randrange(ITEMS), "view", ts_ms))
+        if random.random() < 0.35:
+            log.append(random.choice(log[-6:]))
+    return log
+
+
+def with_forgotten_ones(random, log, part, *, first):
+    """Between its records those of two users who come, are forgotten at some moment, and come back."""
+    mixed, theirs = [], []
+    for number, record in enumerate(log, first):
+        mixed.append(record)
+        user = PASSING + 2 * random.randrange(2) + part.partition
+        if random.random() < 0.5:
+            ts_ms = record.ts_ms + random.choice((0, 0, 5000))
+            theirs.append(action(number, user, random.randrange(ITEMS), "view", ts_ms))
+            mixed.append(theirs[-1])
+        if random.random() < 0.12:
+            mixed.append(Forget(f"u{user}", record.ts_ms + random.choice((0, -3000, 2000))))
+        if theirs and random.random() < 0.2:
+            mixed.append(random.choice(theirs[-5:]))
+    return mixed
+
+
+def numbered(random, log):
+    """Offsets have gaps, as with transactions or compaction."""
+    offset, facts = 0, []
+    for record in log:
+        offset += random.choice((1, 1, 1, 1500))
+        facts.append(Fact(offset, record))
+    return facts
+
+
+def crossed(random, logs):
+    """By two partitioners at once: some records through both partitions, some through the other one."""
+    one, other = PARTS[:2]
+    all_of_them = sorted(logs[one] + logs[other], key=lambda record: record.ts_ms)
+    twice = {part: [each for each in all_of_them if random.random() < 0.7] for part in (one, other)}
+    return logs | twice
+
+
+def logs_of(random, kind):
+    """Of one `kind`: busy, forgetting or crossed."""
+    users = random.choice((1, 1, 2, 5))
+    logs = {part: busy_log(random, part, users=users, first=1_000 * at) for at, part in enumerate(PARTS)}
+    if kind == "forgetting":
+        for at, part in enumerate(PARTS[:2]):
+            logs[part] = with_forgotten_ones(random, logs[part], part, first=100_000 + 1_000 * at)
+    if kind == "crossed":
+        logs = crossed(random, logs)
+    return {part: numbered(random, log) for part, log in logs.items()}
+
+
+def as_the_logs_say(logs):
+    """One undisturbed worker, one record at a time."""
+    store = MemoryStore(SHARDS)
+    state = State(store, DOMAIN)
+    for part, facts in logs.items():
+        state.resume(part, committed=None, log_start=0)
+        for fact in facts:
+            state.apply(part, [fact], last=fact.offset)
+        state.beat()
+    while state.sweep() is not None:
+        pass
+    return everything(store)
+
+
+def differing(seed, kind, *, fenced=True):
+    """The faults of the seed's history where it does not end as its logs say, else None."""
+    random = Random(seed)
+    logs = logs_of(random, kind)
+    workers, faults = random.randint(1, 3), random.randint(0, FAULTS_MAX)
+    # who is in two partitions has no order, and what is beyond the newest of a log follows from one
+    with nullcontext() if kind == "crossed" else small_logs():
+        store = MemoryStore(SHARDS)
+        world = Simulation(random, DOMAIN, logs, store=store, workers=workers, faults=faults, fenced=fenced)
+        world.run()
+        return None if everything(store) == as_the_logs_say(logs) else world.struck
+
+
+@pytest.mark.parametrize("kind", ["busy", "forgetting", "crossed"])
+@pytest.mark.parametrize("first", range(0, HISTORIES, CHUNK))
+def test_every_history_ends_as_its_logs_say(first, kind):
+    for seed in range(first, first + CHUNK):
+        assert differing(seed, kind) is None, f"seed {seed}"
+
+
+def test_one_seed_is_one_history():
+    def told(seed):
+        random = Random(seed)
+        logs, store = logs_of(random, "forgetting"), MemoryStore(SHARDS)
+        world = Simulation(random, DOMAIN, logs, store=store, workers=3, faults=5)
+        world.run()
+        return world.struck, random.random(), everything(store)
+
+    assert told(5) == told(5)
+
+
+def test_without_fences_some_histories_differ():
+    assert any(differing(seed, "busy", fenced=False) for seed in range(20))
