@@ -27,8 +27,8 @@ TAIL_MAX = 30  # script calls that a dying store loses
 BATCH_MAX = 12
 CALLS_MAX = 100_000
 FAULT_SHARE = 0.05  # of the calls, as long as there are faults left
-OTHER_NEXT = 0.4  # how often the next call is another worker's: a zombie sleeps for long
-FATES = ("never made", "reply lost", "dies before", "dies after", "power", "power", "moves")
+OTHER_NEXT = (0.02, 0.1, 0.5)  # how often the next call is another worker's: some histories have long sleepers
+FATES = ("never made", "reply lost", "dies before", "dies after", "moves", *["power"] * 4)
 SCRIPTS = ("commit_users", "commit_items", "beat")
 AT_ONCE = ("open", "counts")  # not a worker's calls under way
 
@@ -60,14 +60,14 @@ class Simulation:
         for who, gate in enumerate(self._gates):
             threading.Thread(target=self._live, args=(who, gate), daemon=True).start()
             gate.given_back.acquire()
-        who = 0
+        who, other_next = 0, self.random.choice(OTHER_NEXT)
         for _ in range(CALLS_MAX):
             alive = [gate for gate in self._gates if not gate.ended]
             if self._errors:
                 raise self._errors[0]
             if not alive:
                 return
-            if who >= len(alive) or self.random.random() < OTHER_NEXT:
+            if who >= len(alive) or self.random.random() < other_next:
                 who = self.random.randrange(len(alive))
             self._strike(alive[who])
             alive[who].turn.release()

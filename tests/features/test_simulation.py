@@ -21,7 +21,7 @@ HISTORIES = int(os.environ.get("HEADRACE_TEST_HISTORIES", "80"))
 CHUNK = 20
 SHARDS = 3
 ITEMS = 6
-FAULTS_MAX = 8
+FAULTS_MAX = 12
 PARTS = (Part("user_actions", 0), Part("user_actions", 1), Part("impressions", 0))
 PASSING = 100  # users from here on are forgotten, and shown no lists: what then follows is one partition's order
 
