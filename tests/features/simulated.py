@@ -5,7 +5,8 @@ what becomes of the call is the seed's choice, too. One seed is one history; a t
 
 - a call is never made, or its reply is lost after it was;
 - a worker dies, before or after a call, and starts again from what is in the store;
-- the store dies and comes back without its newest calls: every worker's next call meets its broken connection;
+- the store dies and comes back without its newest calls: every worker's next call meets its broken connection; with
+  `nodes` it is one shard's server that dies, and who does not call it goes on;
 - parts move between workers: who is in the middle of a batch goes on as a zombie, and notices at its end.
 """
 
@@ -42,10 +43,10 @@ class Simulation:
 
     def __init__(
         self, random: Random, domain: Domain, logs: Mapping[Part, Sequence[Fact]], *, store: MemoryStore, workers: int,
-        faults: int, fenced: bool = True,
+        faults: int, fenced: bool = True, nodes: bool = False,
     ) -> None:  # fmt: skip
         self.random, self.domain, self.logs, self.store = random, domain, logs, store
-        self.fenced = fenced
+        self.fenced, self.nodes = fenced, nodes
         self.owner = {part: random.randrange(workers) for part in logs}
         self.committed: dict[Part, int] = {}
         self.reached = dict.fromkeys(logs, 0)  # the next offset, by the owner's account
@@ -101,10 +102,13 @@ class Simulation:
 
     def _lose_tail(self) -> None:
         lost = self.random.randrange(min(len(self._kept), self.random.choice((2, 4, 10, TAIL_MAX))))
-        del self._kept[len(self._kept) - lost :]
-        self.store._shards = pickle.loads(self._kept[-1])
+        kept, shards = pickle.loads(self._kept[-1 - lost]), range(len(self.store._shards))
+        gone = {self.random.choice(shards)} if self.nodes else {*shards}
+        for shard in gone:
+            self.store._shards[shard] = kept[shard]
+        self._kept = [self._snapshot()]
         for gate in self._gates:
-            gate.broken = True
+            gate.broken |= gone
 
     def _live(self, who: int, gate: Gate) -> None:
         gate.wait()
@@ -113,7 +117,7 @@ class Simulation:
                 Worker(self, gate, who).work()
                 gate.ended = True
             except Crashed:
-                gate.broken = False
+                gate.broken.clear()
             except Exception as error:
                 self._errors.append(error)
                 gate.ended = True
@@ -126,7 +130,8 @@ class Gate:
     def __init__(self, world: Simulation) -> None:
         self._world = world
         self.turn, self.given_back = threading.Semaphore(0), threading.Semaphore(0)
-        self.broken = self.ended = False
+        self.broken: set[int] = set()  # shards whose server is not the one that was spoken to
+        self.ended = False
         self.fate = ""
 
     def wait(self) -> None:
@@ -137,14 +142,16 @@ class Gate:
     def sweep(self, due: Any) -> Iterator[int]:
         """Each page is a call."""
         pages, end = self._world.store.sweep(due), -1
-        while (page := self._call(lambda: next(pages, end))) != end:
+        while (page := self._call(None, lambda: next(pages, end))) != end:
             yield page
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._world.store, name)
         if name in AT_ONCE:
             return call
-        return (lambda *args: self._scripts(name, *args)) if name in SCRIPTS else lambda *args: self._call(call, *args)
+        if name in SCRIPTS:
+            return lambda *args: self._scripts(name, *args)
+        return lambda *args: self._call(None, call, *args)
 
     def _scripts(self, name: str, *args: Any) -> list[Any]:
         """A script call is one shard's: others come between two of them, and so do faults."""
@@ -152,7 +159,8 @@ class Gate:
         split = [{at: some} for at, some in calls.items()] if isinstance(calls, Mapping) else [[one] for one in calls]
         replies = []
         for one in split:
-            replies += self._call(lambda one=one: self._script(name, *part, one))
+            shard = next(iter(one)) if isinstance(one, dict) else one[0].shard
+            replies += self._call(shard, self._script, name, *part, one)
             self._world.keep()
         return replies
 
@@ -163,10 +171,12 @@ class Gate:
             args = part, [replace(call, prev=int(marks[call.shard]))]
         return getattr(self._world.store, name)(*args)
 
-    def _call(self, call: Callable[..., Any], *args: Any) -> Any:
+    def _call(self, shard: int | None, call: Callable[..., Any], *args: Any) -> Any:
         self.wait()
-        fate, self.fate = ("never made" if self.broken else self.fate), ""
-        self.broken = False
+        met = bool(self.broken) if shard is None else shard in self.broken
+        fate, self.fate = ("never made" if met else self.fate), ""
+        if met:
+            self.broken.clear()
         if fate == "never made":
             raise StoreAway(fate)
         if fate == "dies before":
@@ -204,7 +214,8 @@ class Worker:
                 self._try(self._state.sweep)
 
     def _settled(self) -> bool:
-        """A last beat finds nothing lost, and nothing is left to sweep."""
+        """What is ours is held, a last beat finds nothing lost, and nothing is left to sweep."""
+        self._take_over()
         self._try(self._state.beat)
         while self._try(self._state.sweep) is not None:
             pass
