@@ -68,16 +68,19 @@ def halves(piece: Piece) -> list[Piece]:
     ]
 
 
-def pieces(facts: Sequence[Fact], last: int, seen: int) -> Iterator[Piece]:
-    """A batch, parted before each run of facts that forget a user, and behind `seen`: a redo ends where it ended."""
+def pieces(facts: Sequence[Fact], last: int, *, settled: int, seen: int) -> Iterator[Piece]:
+    """A batch, parted before each run of facts that forget a user, and behind `settled` and `seen`: a redo begins behind
+    what all items have, and ends where the users' logs end. What is settled has no effect again; folded with the rest
+    it would put events back into the log that it cut off long since, and their next repeat would find them.
+    """
     forgets = {
         at
         for at, fact in enumerate(facts)
         if isinstance(fact.record, Forget) and (at == 0 or not isinstance(facts[at - 1].record, Forget))
     }
-    beyond = next((at for at, fact in enumerate(facts) if fact.offset > seen), 0)
+    beyond = {next((at for at, fact in enumerate(facts) if fact.offset > edge), 0) for edge in (settled, seen)}
     first = 0
-    for start in sorted(forgets | {beyond}):
+    for start in sorted(forgets | beyond):
         if start > first:
             yield Piece(facts[first:start], facts[start - 1].offset, first in forgets)
         first = start

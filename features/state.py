@@ -8,7 +8,9 @@ comparison of versions, reads again and finds the repeat before any item was tou
 
 **Redo.** After a crash between the phases, or when the store lost its tail, events are folded again. A record in a
 user's log carries a tag of the log record that put it there, so its own events are told from repeats: they have the
-same effects as the first time, and each item shard takes those beyond its own mark.
+same effects as the first time, and each item shard takes those beyond its own mark. What all items have is folded
+apart from the rest: a log that has cut its events off since would take a repeat of them for new, and the next for one
+of it.
 
 **Marks lag.** A batch moves the marks of shards that it has something for, or that lie more than 1000 offsets behind;
 `beat` moves the rest. Starting from the smallest mark is always safe: what a shard has, its mark keeps out.
@@ -192,10 +194,10 @@ class State:
         if part in self._doubted:
             self._items_reach(held, part, UNKNOWN)
             self._doubted.discard(part)
-        seen = max(held.marks["u"])
+        settled, seen = min(held.marks["i"]), max(held.marks["u"])
         fresh: list[NDArray[np.bool_]] = []
         users: dict[str, bytes] = {}
-        left = [*pieces(facts, last, seen)][::-1]
+        left = [*pieces(facts, last, settled=settled, seen=seen)][::-1]
         while left:
             piece = left.pop()
             if piece.forgets:

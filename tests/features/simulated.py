@@ -12,9 +12,9 @@ what becomes of the call is the seed's choice, too. One seed is one history; a t
 
 from __future__ import annotations
 
-import pickle
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -50,9 +50,10 @@ class Simulation:
         self.owner = {part: random.randrange(workers) for part in logs}
         self.committed: dict[Part, int] = {}
         self.reached = dict.fromkeys(logs, 0)  # the next offset, by the owner's account
+        self.shards = range(len(store._shards))
         self.struck: list[str] = []
         self._faults_left = faults
-        self._kept = [self._snapshot()]
+        self._kept = [deepcopy(store._shards)]
         self._gates = [Gate(self) for _ in range(workers)]
         self._errors: list[Exception] = []
 
@@ -80,12 +81,12 @@ class Simulation:
         """Whether everything is applied and nothing is left to strike."""
         return not self._faults_left and all(self.reached[part] > log[-1].offset for part, log in self.logs.items())
 
-    def keep(self) -> None:
-        """What a power loss may go back to."""
-        self._kept = [*self._kept[1 - TAIL_MAX :], self._snapshot()]
-
-    def _snapshot(self) -> bytes:
-        return pickle.dumps(self.store._shards)
+    def keep(self, shards: Collection[int]) -> None:
+        """What a power loss may go back to, after a call that wrote to `shards`."""
+        kept = [*self._kept[-1]]
+        for shard in shards:
+            kept[shard] = deepcopy(self.store._shards[shard])
+        self._kept = [*self._kept[1 - TAIL_MAX :], kept]
 
     def _strike(self, gate: Gate) -> None:
         if not self._faults_left or self.random.random() > FAULT_SHARE:
@@ -102,11 +103,12 @@ class Simulation:
 
     def _lose_tail(self) -> None:
         lost = self.random.randrange(min(len(self._kept), self.random.choice((2, 4, 10, TAIL_MAX))))
-        kept, shards = pickle.loads(self._kept[-1 - lost]), range(len(self.store._shards))
-        gone = {self.random.choice(shards)} if self.nodes else {*shards}
+        gone = {self.random.choice(self.shards)} if self.nodes else {*self.shards}
+        now = [*self._kept[-1]]
         for shard in gone:
-            self.store._shards[shard] = kept[shard]
-        self._kept = [self._snapshot()]
+            now[shard] = self._kept[-1 - lost][shard]
+            self.store._shards[shard] = deepcopy(now[shard])
+        self._kept = [now]
         for gate in self._gates:
             gate.broken |= gone
 
@@ -139,10 +141,16 @@ class Gate:
         self.given_back.release()
         self.turn.acquire()
 
+    def begin(self, part: Part, start: int) -> None:
+        """Writes to all shards."""
+        self._call(None, self._world.store.begin, part, start)
+        self._world.keep(self._world.shards)
+
     def sweep(self, due: Any) -> Iterator[int]:
         """Each page is a call."""
         pages, end = self._world.store.sweep(due), -1
         while (page := self._call(None, lambda: next(pages, end))) != end:
+            self._world.keep(self._world.shards)
             yield page
 
     def __getattr__(self, name: str) -> Any:
@@ -161,7 +169,7 @@ class Gate:
         for one in split:
             shard = next(iter(one)) if isinstance(one, dict) else one[0].shard
             replies += self._call(shard, self._script, name, *part, one)
-            self._world.keep()
+            self._world.keep([shard])
         return replies
 
     def _script(self, name: str, *args: Any) -> list[Any]:

@@ -98,3 +98,29 @@ def test_a_repeat_stays_one_when_its_event_was_cut_in_the_same_batch(applied):
             except Crashed:
                 apply_all(State(store, DOMAIN), ACTIONS, batches)
             assert everything(store) == wanted, f"died at call {at}"
+
+
+def test_a_redo_that_begins_before_what_the_items_have_brings_no_cut_event_back():
+    """A crash lost the items' newest, the commit lies further back: a repeat there finds nothing in the log, which cut
+    its event off since, and must not be put in for the next one to find.
+    """
+    log = [action(at, 1, at % 3, "view", START_MS + 1000 * at) for at in range(MOST)]
+    log += [log[0], *(action(at, 1, at % 3, "view", START_MS + 1000 * at) for at in range(5, 8)), log[0]]
+    log.append(action(8, 1, 2, "view", START_MS + 8000))
+    facts = [Fact(offset, record) for offset, record in enumerate(log)]
+    with small_logs():
+        store = MemoryStore(SHARDS)
+        state = State(store, DOMAIN)
+        state.resume(ACTIONS, committed=None, log_start=0)
+        for fact in facts[:-2]:
+            state.apply(ACTIONS, [fact], last=fact.offset)
+        state.beat()
+        dying = State(CrashingStore(store, at=2, applied=False), DOMAIN)
+        dying.resume(ACTIONS, committed=len(log) - 2, log_start=0)
+        with pytest.raises(Crashed):
+            dying.apply(ACTIONS, facts[-2:], last=facts[-1].offset)
+        again = State(store, DOMAIN)
+        resume = again.resume(ACTIONS, committed=MOST, log_start=0)
+        assert (resume.start, resume.hold_to) == (MOST, len(log) - 1)
+        again.apply(ACTIONS, facts[MOST:], last=facts[-1].offset)
+        assert everything(store) == one_by_one([facts])
