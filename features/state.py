@@ -28,10 +28,10 @@ the second, and take the repeat for it (`hot_users`, seed 703: one of 157 000 ev
 
 Limits, stated: a repeat older than the 256 newest events of its user (64 newest impressions) is not recognised. In a
 cluster whose nodes lose tails of different age, an event that came through two partitions, or a repeat whose event a
-full log has cut off since, may count twice or not at all for an item; in one Redis it cannot. A forgotten user's
-event counts for the items if it came before in the store's order; one that another partition brings later does not.
-One that was a repeat, not yet left behind by all marks of its partition when another partition forgot its user, may
-count once more if its worker dies in that moment.
+full log has cut off or a null has forgotten since, may count twice or not at all for an item; in one Redis it cannot. A
+forgotten user's event counts for the items if it came before in the store's order; one that another partition brings
+later does not. One that was a repeat, not yet left behind by all marks of its partition when another partition forgot
+its user, may count once more if its worker dies in that moment.
 """
 
 from __future__ import annotations
