@@ -326,7 +326,7 @@ class State:
             counts["applied"] += folded.applied
             counts["repeated"] += folded.repeated
             read = batch.blobs[user]
-            if folded.blob != read:
+            if folded.blob != read or folded.tombstone:  # who is forgotten had the log that was read, and no other
                 puts.append((hash64(user), user_log.version(read), folded.blob))
             if folded.tombstone:
                 tombstones.append((hash64(user), folded.tombstone))

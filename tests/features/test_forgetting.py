@@ -410,3 +410,34 @@ def test_a_sweep_that_was_broken_off_is_carried_on_by_another():
     assert not names_u1(store)
     assert entries(store)
     assert not store.to_sweep()
+
+
+class Racing(Wrapped):
+    """Somebody else acts between the reading of logs and the first write that follows."""
+
+    def __init__(self, store, other):
+        super().__init__(store)
+        self.other = other
+
+    def commit_users(self, part, calls):
+        other, self.other = self.other, lambda: None
+        other()
+        return self.store.commit_users(part, calls)
+
+
+@pytest.mark.parametrize(
+    ("part", "event"),
+    [(SHOWN, Impression("p1", "u1", ["i1", "i2"], START_MS)), (OTHER, action(1, 1, 3, "view", START_MS))],
+)
+def test_who_is_forgotten_while_another_writes_a_first_log_stays_forgotten(part, event):
+    """A null whose user had no log has nothing to write over, and still must find the log that another just wrote."""
+    store = MemoryStore(SHARDS)
+    writer = State(store, DOMAIN)
+    writer.resume(part, committed=None, log_start=0)
+    forgetter = State(Racing(store, lambda: writer.apply(part, [Fact(0, event)], last=0)), DOMAIN)
+    forgetter.resume(ACTIONS, committed=None, log_start=0)
+    forgetter.apply(ACTIONS, [Fact(0, Forget("u1", START_MS + 5))], last=0)
+    swept(forgetter)
+    writer.apply(part, [Fact(1, event)], last=1)
+    assert not list(store.scan("u"))
+    assert not entries(store)
