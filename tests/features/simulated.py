@@ -1,4 +1,4 @@
-"""Workers over one store, interleaved call by call by a seed alone, with every fault that a store can bring.
+"""Workers over one store, interleaved call by call by a seed alone, with the faults below.
 
 Deterministic simulation: each worker is a thread that stops before each call of its store until the seed picks it, and
 what becomes of the call is the seed's choice, too. One seed is one history; a thousand of them take some minutes.
@@ -31,7 +31,6 @@ FAULT_SHARE = 0.05  # of the calls, as long as there are faults left
 OTHER_NEXT = (0.02, 0.1, 0.5)  # how often the next call is another worker's: some histories have long sleepers
 FATES = ("never made", "reply lost", "dies before", "dies after", "moves", *["power"] * 4)
 SCRIPTS = ("commit_users", "commit_items", "beat")
-AT_ONCE = ("open", "counts")  # not a worker's calls under way
 
 
 class Crashed(BaseException):
@@ -55,7 +54,7 @@ class Simulation:
         self._faults_left = faults
         self._kept = [deepcopy(store._shards)]
         self._gates = [Gate(self) for _ in range(workers)]
-        self._errors: list[Exception] = []
+        self._errors: list[BaseException] = []
 
     def run(self) -> None:
         """Until all is applied and committed and no fault is left. Raises what a worker raised."""
@@ -97,12 +96,16 @@ class Simulation:
         if fate == "power":
             self._lose_tail()
         elif fate == "moves":
-            self.owner[self.random.choice(list(self.owner))] = self.random.randrange(len(self._gates))
+            part = self.random.choice(list(self.owner))
+            others = [who for who in range(len(self._gates)) if who != self.owner[part]]
+            self.owner[part] = self.random.choice(others or [self.owner[part]])
         else:
             gate.fate = fate
 
     def _lose_tail(self) -> None:
-        lost = self.random.randrange(min(len(self._kept), self.random.choice((2, 4, 10, TAIL_MAX))))
+        lost = self.random.randrange(
+            min(len(self._kept), self.random.choice((2, 4, 10, TAIL_MAX)))
+        )  # 0: but the connection
         gone = {self.random.choice(self.shards)} if self.nodes else {*self.shards}
         now = [*self._kept[-1]]
         for shard in gone:
@@ -120,7 +123,7 @@ class Simulation:
                 gate.ended = True
             except Crashed:
                 gate.broken.clear()
-            except Exception as error:
+            except BaseException as error:
                 self._errors.append(error)
                 gate.ended = True
         gate.given_back.release()
@@ -155,7 +158,7 @@ class Gate:
 
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._world.store, name)
-        if name in AT_ONCE:
+        if name == "open":  # before a worker is under way
             return call
         if name in SCRIPTS:
             return lambda *args: self._scripts(name, *args)
@@ -182,9 +185,10 @@ class Gate:
     def _call(self, shard: int | None, call: Callable[..., Any], *args: Any) -> Any:
         self.wait()
         met = bool(self.broken) if shard is None else shard in self.broken
-        fate, self.fate = ("never made" if met else self.fate), ""
         if met:
             self.broken.clear()
+            raise StoreAway("the server is another one")
+        fate, self.fate = self.fate, ""
         if fate == "never made":
             raise StoreAway(fate)
         if fate == "dies before":
