@@ -23,6 +23,7 @@ from tests.chaos.run import Result, run
 from tests.chaos.scenarios import Scenario, load
 from tests.chaos.stand import BROKERS, REDISES
 from tests.chaos.table import table
+from tests.chaos.traffic import Shape
 
 WIDTH_MIN = 140  # of the table, where nobody knows how wide the terminal is
 
@@ -88,7 +89,7 @@ def _chosen(
 def _lack(scenario: Scenario, *, broker: str, redis: str, dataset: DataSet | None) -> str:
     if broker not in scenario.setup.brokers or redis not in scenario.setup.redises:
         return "it needs another broker or Redis"
-    if dataset is not None and scenario.rewrite is not None:
+    if dataset is not None and (scenario.rewrite is not None or scenario.setup.shape != Shape()):
         return "it has a traffic of its own"
     return scenario.setup.lacks()
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from msgspec import structs
 
 from pipeline.config import Settings
-from pipeline.offline import settings_for
+from pipeline.dataset import DataSetError
+from pipeline.offline import MEANING, settings_for
 from pipeline.publishing import rows
 from tests.chaos.scenarios import Scenario
 from tests.chaos.traffic import Post
@@ -22,11 +23,16 @@ class DataSet:
 
     folder: Path
     events: int
+    meant: Settings
 
     @classmethod
     def of(cls, folder: Path, *, events_max: int) -> DataSet:
-        """Counts the rows. Raises `ConfigError` or `DataSetError` for what is no data set."""
-        return cls(folder, sum(1 for _ in islice(rows(folder, topic=None, entries=()), events_max)))
+        """Counts the rows. Raises `ConfigError` or `DataSetError` for what is no data set, or asks for no answer."""
+        events = sum(1 for _ in islice(rows(folder, topic=None, entries=()), events_max))
+        meant = settings_for(folder, Settings())
+        if not any(action.trigger for action in meant.actions):
+            raise DataSetError(f"{folder}: no action that asks for an answer")
+        return cls(folder, events, meant)
 
     def records(self) -> Iterator[Post]:
         """The posts, in order."""
@@ -39,4 +45,5 @@ class DataSet:
         return replace(scenario, setup=replace(setup, settings=lambda own: setup.settings(self._meant(own))))
 
     def _meant(self, settings: Settings) -> Settings:
-        return settings_for(self.folder, structs.replace(settings, actions=(), attributes=()))
+        meaning = {name: getattr(self.meant, name) for name in MEANING}
+        return structs.replace(settings, **meaning)

@@ -46,8 +46,9 @@ def test_workers_know_the_actions_of_the_folder_and_keep_what_the_scenario_wants
     assert laid.plan is own.plan
 
 
-def test_a_scenario_with_a_traffic_of_its_own_is_refused(folder):
-    run = CliRunner().invoke(main, ["--scenario", "mutated", "--dataset", str(folder)])
+@pytest.mark.parametrize("name", ["mutated", "hot_users", "more_partitions"])
+def test_a_scenario_with_a_traffic_of_its_own_is_refused(folder, name):
+    run = CliRunner().invoke(main, ["--scenario", name, "--dataset", str(folder)])
     assert run.exit_code == 2
     assert "a traffic of its own" in run.output
 
@@ -56,3 +57,22 @@ def test_what_is_no_data_set_is_refused_in_words(tmp_path):
     run = CliRunner().invoke(main, ["--scenario", "storm", "--dataset", str(tmp_path)])
     assert run.exit_code == 2
     assert "none of" in run.output
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("user_actions.jsonl", ""),
+        ("user_actions.jsonl", "{broken\n"),
+        ("items.jsonl", '{"item_id": "i", "ts_ms": 0}\n'),
+        ("worker.toml", "nonsense\n"),
+        ("worker.toml", "[kafka]\n"),
+    ],
+)
+def test_what_asks_for_no_answer_is_refused_in_words(tmp_path, name, text):
+    if name == "worker.toml":
+        (tmp_path / "user_actions.jsonl").write_text(json.dumps(action(1)) + "\n")
+    (tmp_path / name).write_text(text)
+    run = CliRunner().invoke(main, ["--scenario", "storm", "--dataset", str(tmp_path)])
+    assert run.exit_code == 2, run.output
+    assert "Usage:" in run.output
