@@ -1,6 +1,6 @@
 """Whole histories of workers, crashes, lost replies, power losses and moving parts: each ends as the logs say.
 
-HEADRACE_TEST_HISTORIES=5000 of each kind for more than the 80 of a test run (half as many of those that are told apart).
+HEADRACE_TEST_HISTORIES=5000 of each kind for more than the 80 of a test run (half as many where servers lose tails of their own).
 A seed that fails fails again.
 """
 
