@@ -103,9 +103,8 @@ class Simulation:
             gate.fate = fate
 
     def _lose_tail(self) -> None:
-        lost = self.random.randrange(
-            min(len(self._kept), self.random.choice((2, 4, 10, TAIL_MAX)))
-        )  # 0: but the connection
+        most = min(len(self._kept), self.random.choice((2, 4, 10, TAIL_MAX)))
+        lost = self.random.randrange(most)  # of 0 calls only the connections break
         gone = {self.random.choice(self.shards)} if self.nodes else {*self.shards}
         now = [*self._kept[-1]]
         for shard in gone:
@@ -146,14 +145,12 @@ class Gate:
 
     def begin(self, part: Part, start: int) -> None:
         """Writes to all shards."""
-        self._call(None, self._world.store.begin, part, start)
-        self._world.keep(self._world.shards)
+        self._call(None, self._world.store.begin, part, start, wrote=self._world.shards)
 
     def sweep(self, due: Any) -> Iterator[int]:
         """Each page is a call."""
         pages, end = self._world.store.sweep(due), -1
-        while (page := self._call(None, lambda: next(pages, end))) != end:
-            self._world.keep(self._world.shards)
+        while (page := self._call(None, next, pages, end, wrote=self._world.shards)) != end:
             yield page
 
     def __getattr__(self, name: str) -> Any:
@@ -171,8 +168,7 @@ class Gate:
         replies = []
         for one in split:
             shard = next(iter(one)) if isinstance(one, dict) else one[0].shard
-            replies += self._call(shard, self._script, name, *part, one)
-            self._world.keep([shard])
+            replies += self._call(shard, self._script, name, *part, one, wrote=[shard])
         return replies
 
     def _script(self, name: str, *args: Any) -> list[Any]:
@@ -182,7 +178,8 @@ class Gate:
             args = part, [replace(call, prev=int(marks[call.shard]))]
         return getattr(self._world.store, name)(*args)
 
-    def _call(self, shard: int | None, call: Callable[..., Any], *args: Any) -> Any:
+    def _call(self, shard: int | None, call: Callable[..., Any], *args: Any, wrote: Collection[int] = ()) -> Any:
+        """`wrote`: the shards that stand otherwise after it, whether its reply arrives or not."""
         self.wait()
         met = bool(self.broken) if shard is None else shard in self.broken
         if met:
@@ -194,6 +191,8 @@ class Gate:
         if fate == "dies before":
             raise Crashed
         reply = call(*args)
+        if wrote:
+            self._world.keep(wrote)
         if fate == "reply lost":
             raise StoreAway(fate)
         if fate == "dies after":
